@@ -1,0 +1,40 @@
+# The project's commands. Every one of them does its own set-up; `make setup` fills .venv/.
+PYTHON ?= python3
+BIN := .venv/bin
+ONCE ?=
+ARGS ?=
+
+.PHONY: setup demo test check bench fmt lock
+
+setup: .venv/.complete
+
+.venv/.complete: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "callboard needs Python 3.11 or newer: install python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "callboard needs Python 3.11 or newer: install it, or say PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "callboard needs Python's venv module: install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m deploy.demo $(if $(ONCE),--once)
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fmt: setup
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup
+	@$(BIN)/python -m tests.benchmarks $(ONLY)
+
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements.lock

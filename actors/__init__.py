@@ -1,0 +1,1 @@
+"""How work runs: actors, the recorded call, broker, dispatch and clock."""

@@ -1,0 +1,38 @@
+"""Errors by which an actor tells the engine what to do with its task, and those of the engine itself."""
+
+from tasks.errors import CallboardError
+
+
+class ActorsError(CallboardError):
+    """The root of the errors of this package."""
+
+
+class Permanent(ActorsError):
+    """Raised by an actor: trying again cannot help, so the task fails at once.
+
+    ``code`` becomes the task's error code: ``raise Permanent("no such page", code="fetch_refused")``.
+    """
+
+    code = "actor_error"
+
+
+class RetryAfter(ActorsError):
+    """Raised by an actor: try again, but not before ``seconds`` have passed."""
+
+    code = "actor_error"
+
+    def __init__(self, seconds: float, message: str = "asked to be tried again later") -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class DefinitionError(ActorsError):
+    """An actor or a pipeline is declared in a way that cannot work; raised when it is declared."""
+
+    code = "bad_definition"
+
+
+class BrokerError(ActorsError):
+    """RabbitMQ cannot be reached or refused an operation. Work waits in Postgres meanwhile."""
+
+    code = "broker_unavailable"

@@ -1,0 +1,1 @@
+"""How people reach Callboard: HTTP, the command line and the client."""

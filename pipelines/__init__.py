@@ -1,0 +1,1 @@
+"""What is composed: stages, pipelines and the flow from one task to the next."""

@@ -1,0 +1,1 @@
+"""The document pipeline: validate, convert, chunk, embed, store and index, and the search over it."""

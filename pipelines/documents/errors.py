@@ -1,0 +1,39 @@
+"""How a document can fail. Each is permanent: the same bytes would fail again."""
+
+from actors.errors import Permanent
+
+
+class DocumentError(Permanent):
+    """The root of the document errors."""
+
+    code = "unreadable_document"
+
+
+class UnsupportedType(DocumentError):
+    """The content is of a type that no converter reads."""
+
+    code = "unsupported_type"
+
+
+class UnreadableDocument(DocumentError):
+    """The content is broken, encrypted, or its conversion ran out of time."""
+
+    code = "unreadable_document"
+
+
+class DocumentTooLarge(DocumentError):
+    """The content, or what it unpacks to, is larger than allowed."""
+
+    code = "document_too_large"
+
+
+class EmptyDocument(DocumentError):
+    """There is no text in the document."""
+
+    code = "empty_document"
+
+
+class DocumentMissing(DocumentError):
+    """The file that the task names is not there (any more)."""
+
+    code = "document_missing"

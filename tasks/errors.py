@@ -1,0 +1,70 @@
+"""The root of Callboard's errors, and those of the record.
+
+Every message says what is wrong and what to do next. ``code`` is the stable word that users see in
+problem documents and in a task's ``error``.
+"""
+
+from collections.abc import Sequence
+
+
+class CallboardError(Exception):
+    """The root of all errors that Callboard raises on purpose."""
+
+    code = "internal_error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class SettingsError(CallboardError):
+    """A setting is missing or has a value that cannot be used."""
+
+    code = "bad_setting"
+
+
+class InvalidField(CallboardError):
+    """Input is refused. ``errors`` holds one ``(field, message)`` for each field that is wrong."""
+
+    code = "invalid_field"
+
+    def __init__(self, errors: Sequence[tuple[str, str]], *, code: str | None = None) -> None:
+        super().__init__("; ".join(f"{field}: {message}" for field, message in errors), code=code)
+        self.errors = tuple(errors)
+
+    @classmethod
+    def of(cls, field: str, message: str, *, code: str | None = None) -> "InvalidField":
+        """Refuse a single field."""
+        return cls([(field, message)], code=code)
+
+
+class NotFound(CallboardError):
+    """There is no such thing, or it is another user's."""
+
+    code = "not_found"
+
+
+class Conflict(CallboardError):
+    """The state of the thing does not allow what was asked."""
+
+    code = "conflict"
+
+
+class Unavailable(CallboardError):
+    """Postgres cannot be reached or cannot write; nothing was stored. Try again in a moment."""
+
+    code = "unavailable"
+
+
+class LeaseLost(CallboardError):
+    """This process's lease ended: what it had claimed belongs to others now."""
+
+    code = "lease_lost"
+
+
+class EmbeddedPostgresError(CallboardError):
+    """The embedded Postgres could not be started or stopped."""
+
+    code = "embedded_postgres"

@@ -1,0 +1,131 @@
+"""Settings: read once from the environment by a composition root, then handed on as a frozen value."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from tasks.errors import SettingsError
+
+PREFIX = "CALLBOARD_"
+T = TypeVar("T")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Callboard process is told by its environment. Times are seconds, sizes are bytes."""
+
+    database_url: str | None = None
+    broker_urls: tuple[str, ...] = ()
+    data_dir: Path = Path(".callboard")
+    blob_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    actors: tuple[str, ...] = ()
+    file_roots: tuple[Path, ...] = ()
+    queue_type: str = "classic"
+    processes: int = 2
+    threads: int = 8
+    max_concurrent: int = 50
+    task_timeout: float = 300.0
+    max_retries: int = 3
+    backoff_factor: float = 2.0
+    db_pool: int = 10
+    drain_seconds: float | None = None
+    body_limit: int = 1 << 20
+    upload_limit: int = 200 << 20
+    embedder: str = "e5"
+    log_level: str = "info"
+    log_format: str = "console"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether Callboard brings its own Postgres, because no ``CALLBOARD_DATABASE_URL`` is set."""
+        return self.database_url is None
+
+    @property
+    def blobs(self) -> str:
+        """The fsspec URL below which documents are kept."""
+        return self.blob_url or (self.data_dir.absolute() / "blobs").as_uri()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read every ``CALLBOARD_…`` variable that is set and not empty.
+
+        Raises:
+          SettingsError: a value cannot be used; the message names the variable.
+        """
+        values: dict[str, object] = {}
+        for variable, (field, read) in _VARIABLES.items():
+            text = environ.get(PREFIX + variable, "").strip()
+            if text:
+                values[field] = _read(variable, text, read)
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def _read(variable: str, text: str, read: Callable[[str], T]) -> T:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}{variable}={text!r} cannot be used: {error}") from None
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(Path(part).expanduser().resolve() for part in text.split(os.pathsep) if part)
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise ValueError(f"it must be from {least} to {most}")
+        return number
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 86_400 * 30:
+        raise ValueError("it must be a positive number of seconds")
+    return number
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"it must be one of {', '.join(words)}")
+        return text
+
+    return read
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
+    "DATABASE_URL": ("database_url", str),
+    "BROKER_URL": ("broker_urls", _list),
+    "DATA_DIR": ("data_dir", Path),
+    "BLOB_URL": ("blob_url", str),
+    "HOST": ("host", str),
+    "PORT": ("port", _whole(0, 65_535)),
+    "ACTORS": ("actors", _list),
+    "FILE_ROOTS": ("file_roots", _paths),
+    "QUEUE_TYPE": ("queue_type", _one_of("classic", "quorum")),
+    "PROCESSES": ("processes", _whole(1, 256)),
+    "THREADS": ("threads", _whole(1, 1_000)),
+    "MAX_CONCURRENT": ("max_concurrent", _whole(1, 100_000)),
+    "TASK_TIMEOUT": ("task_timeout", _seconds),
+    "MAX_RETRIES": ("max_retries", _whole(0, 1_000)),
+    "BACKOFF_FACTOR": ("backoff_factor", _seconds),
+    "DB_POOL": ("db_pool", _whole(1, 1_000)),
+    "DRAIN_SECONDS": ("drain_seconds", _seconds),
+    "BODY_LIMIT": ("body_limit", _whole(1, 1 << 30)),
+    "UPLOAD_LIMIT": ("upload_limit", _whole(1, 1 << 40)),
+    "EMBEDDER": ("embedder", _one_of("e5")),
+    "LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
+    "LOG_FORMAT": ("log_format", _one_of("console", "json")),
+}
