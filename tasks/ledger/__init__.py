@@ -1,0 +1,148 @@
+"""The ledger: the only writer of the record. Every move of a task is one of its verbs.
+
+A verb returns a future, because verbs that are called at the same time are committed together; call
+``.result()`` to wait for the commit. Verbs are safe to repeat.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tasks.ids import new_id
+from tasks.ledger import claims, endings, inserts, progress, recovery, runs
+from tasks.ledger.group import Group
+from tasks.ledger.transaction import CANCEL_CHANNEL, READY_CHANNEL, NoOutlet, Outlet, Statement
+from tasks.values import Accepted, Arrival, Claimed, NewTask, Refused, TaskError
+
+__all__ = ["CANCEL_CHANNEL", "READY_CHANNEL", "Ledger", "NoOutlet", "Outlet"]
+
+#: The kinds of verbs in the order in which a group executes them: what frees rows comes first.
+STATEMENTS: dict[str, Statement] = {
+    "complete": endings.complete,
+    "fail": endings.fail,
+    "release": claims.release,
+    "postpone": claims.postpone,
+    "rescue": recovery.rescue,
+    "advance": runs.advance,
+    "cancel": endings.cancel,
+    "submit": inserts.submit,
+    "promote": recovery.promote,
+    "close": recovery.close,
+    "reopen": recovery.reopen,
+    "resend": recovery.resend,
+    "take": recovery.take,
+    "claim": claims.claim,
+    "fetch": claims.fetch,
+}
+
+
+class Ledger:
+    """The verbs of the record, for one process. ``owner`` is the id under which it claims and publishes."""
+
+    def __init__(self, url: str, *, owner: UUID | None = None) -> None:
+        self.owner = owner or new_id()
+        self._group = Group(url, STATEMENTS, self.owner)
+        self._reports = Group(url, {"report": progress.report}, self.owner, synchronous=False)
+
+    def start(self) -> "Ledger":
+        """Start the committing threads."""
+        self._group.start()
+        self._reports.start()
+        return self
+
+    def close(self) -> None:
+        """Commit what waits, then stop."""
+        self._reports.close()
+        self._group.close()
+
+    def publish_through(self, outlet: Outlet) -> None:
+        """From now on stamp ready rows for ``outlet`` and hand it their hints after the commit."""
+        self._group.outlet = outlet
+
+    # --- asking for work -------------------------------------------------------------------------
+
+    def submit(self, tasks: Sequence[NewTask], *, patience: float | None = None) -> Future[list[Accepted]]:
+        """Record tasks, all or nothing.
+
+        Raises (from the future):
+          Unavailable: Postgres could not record them within ``patience`` seconds.
+        """
+        size = sum(len(msgspec.json.encode(task.payload)) for task in tasks)
+        return self._group.add("submit", tasks, size=size, patience=patience)
+
+    def cancel(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
+        """Cancel a task and, if it is a run, its stages: "cancelled", "finished" or "missing"."""
+        return self._group.add("cancel", task_id, patience=patience)
+
+    # --- working ---------------------------------------------------------------------------------
+
+    def claim(self, arrival: Arrival) -> Future[Claimed | Refused]:
+        """Claim the task that a message names."""
+        return self._group.add("claim", arrival)
+
+    def fetch(self, queues: Sequence[str], types: Sequence[str], limit: int) -> Future[list[Claimed]]:
+        """Claim up to ``limit`` ready tasks without a message."""
+        return self._group.add("fetch", claims.Fetch(list(queues), list(types), limit))
+
+    def release(self, claim: Claimed) -> Future[bool]:
+        """Give a claim back without using up an attempt."""
+        return self._group.add("release", claims.HandBack(claim.id, claim.token))
+
+    def postpone(self, arrival: Arrival, seconds: float) -> Future[bool]:
+        """Send a task of a type that this worker does not know back for ``seconds``."""
+        return self._group.add("postpone", claims.Postpone(arrival.task_id, arrival.dispatch, seconds))
+
+    def report(
+        self,
+        claim: Claimed,
+        progress_: float,
+        phase: str | None,
+        message: str | None,
+        details: dict[str, Any] | None = None,
+    ) -> Future[bool]:
+        """Record how far an attempt is (0-100)."""
+        item = progress.Report(claim.id, claim.token, progress_, phase, message, details)
+        return self._reports.add("report", item)
+
+    def complete(self, claim: Claimed, completion: endings.Complete) -> Future[bool]:
+        """Finish an attempt with its successors; False: the token was stale and nothing was written."""
+        size = len(claim.payload) + 256
+        return self._group.add("complete", completion, size=size)
+
+    def fail(self, claim: Claimed, error: TaskError, *, retry_in: float | None) -> Future[bool]:
+        """End an attempt with an error and retry in so many seconds, or never; False: stale token."""
+        item = endings.Fail(claim.id, claim.token, error.code, error.message, error.traceback, retry_in)
+        return self._group.add("fail", item)
+
+    def advance(self, decision: runs.Advance) -> Future[bool]:
+        """Apply what the flow decided for a run; False: the run is over."""
+        return self._group.add("advance", decision)
+
+    # --- the clock and the dispatcher ------------------------------------------------------------
+
+    def promote(self) -> Future[int]:
+        """Make due tasks ready."""
+        return self._group.add("promote", recovery.Promote())
+
+    def rescue(self, worker: UUID) -> Future[int]:
+        """Take everything back from a dead process."""
+        return self._group.add("rescue", recovery.Rescue(worker))
+
+    def take(self, queue: str, limit: int, dispatch: int) -> Future[int]:
+        """Stamp ready rows of a queue and publish them."""
+        return self._group.add("take", recovery.Take(queue, limit, dispatch))
+
+    def close_dispatch(self, dispatch: int) -> Future[None]:
+        """All messages of a batch are confirmed."""
+        return self._group.add("close", recovery.Close(dispatch))
+
+    def reopen_dispatch(self, dispatch: int) -> Future[int]:
+        """Some messages of a batch may not have arrived: make its unclaimed rows ready again."""
+        return self._group.add("reopen", recovery.Reopen(dispatch))
+
+    def resend(self, queue: str, seconds: float) -> Future[int]:
+        """Make rows ready again that were published ``seconds`` ago and never claimed."""
+        return self._group.add("resend", recovery.Resend(queue, seconds))

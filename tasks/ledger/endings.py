@@ -1,0 +1,169 @@
+"""The verbs that end an attempt: complete, fail and cancel."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tasks.ledger.inserts import SECONDS_PER_PRIORITY, insert_tasks
+from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
+from tasks.values import NewTask
+
+
+class Complete(msgspec.Struct, frozen=True):
+    """A finished attempt, its result, and the tasks that follow from it in the same transaction."""
+
+    id: UUID
+    token: int
+    result: Any
+    successors: Sequence[NewTask] = ()
+    run_id: UUID | None = None
+    run_progress: float = 0.0
+    run_phase: str | None = None
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """A failed attempt; ``retry_in`` seconds until the next one, None if there is none."""
+
+    id: UUID
+    token: int
+    code: str
+    message: str
+    traceback: str | None
+    retry_in: float | None
+
+
+_COMPLETE = """
+WITH input AS (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS i(id uuid, token bigint, result jsonb)
+), locked AS (
+    SELECT s.id, i.result FROM task_state s JOIN input i USING (id)
+    WHERE s.status = 'running' AND s.token = i.token ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+)
+UPDATE task_state s SET status = 'completed', result = locked.result, error = NULL, progress = 100,
+    events = s.events + 1, finished_at = now(), updated_at = now()
+FROM locked WHERE s.id = locked.id RETURNING s.id"""
+
+_FAIL = """
+WITH input AS (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb)
+    AS i(id uuid, token bigint, code text, message text, traceback text, retry_in float8)
+), locked AS (
+    SELECT s.*, i.traceback, i.retry_in, jsonb_build_object('code', i.code, 'message', i.message) AS why,
+        CASE WHEN i.retry_in IS NULL THEN 'failed' ELSE 'retrying' END AS next,
+        now() + make_interval(secs => coalesce(i.retry_in, 0)) AS due
+    FROM task_state s JOIN input i USING (id)
+    WHERE s.status = 'running' AND s.token = i.token ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+), kept AS (
+    INSERT INTO attempts (task_id, attempt, outcome, status, worker, error, traceback, started_at,
+        started_event, ended_event)
+    SELECT id, attempt, 'error', next, worker, why, traceback, started_at, running_event, events + 1
+    FROM locked
+)
+UPDATE task_state s SET status = locked.next, error = locked.why, failures = s.failures + 1,
+    events = s.events + 1, dispatch = NULL, dispatched_at = NULL, ready_at = locked.due,
+    rank = extract(epoch FROM locked.due) - (SELECT priority FROM tasks WHERE id = s.id) * %s,
+    finished_at = CASE WHEN locked.next = 'failed' THEN now() END, updated_at = now()
+FROM locked WHERE s.id = locked.id RETURNING s.id"""
+
+_REREAD = "SELECT id, status, token FROM task_state WHERE id = ANY(%s)"
+
+_RUN_PROGRESS = """
+WITH input AS (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS i(run_id uuid, run_progress real, run_phase text)
+), best AS (
+    SELECT DISTINCT ON (run_id) * FROM input ORDER BY run_id, run_progress DESC
+), locked AS (
+    SELECT s.id FROM task_state s JOIN best ON s.id = best.run_id
+    WHERE s.status = 'running' AND s.progress < best.run_progress
+    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+), told AS (
+    INSERT INTO events (task_id, event_id, kind, status, phase, progress)
+    SELECT s.id, s.events + 1, 'progress', s.status, best.run_phase, best.run_progress
+    FROM locked JOIN task_state s USING (id) JOIN best ON best.run_id = s.id
+)
+UPDATE task_state s SET progress = best.run_progress, phase = best.run_phase, events = s.events + 1,
+    updated_at = now()
+FROM locked, best WHERE s.id = locked.id AND best.run_id = s.id"""
+
+_CANCEL = """
+WITH target AS (
+    SELECT unnest(%s::uuid[]) AS id UNION SELECT id FROM tasks WHERE run_id = ANY(%s)
+), locked AS (
+    SELECT s.* FROM task_state s JOIN target USING (id)
+    WHERE s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')
+    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+), kept AS (
+    INSERT INTO attempts (task_id, attempt, outcome, status, worker, started_at, started_event, ended_event)
+    SELECT id, attempt, 'cancelled', 'cancelled', worker, started_at, running_event, events + 1
+    FROM locked WHERE status = 'running' AND queue IS NOT NULL
+)
+UPDATE task_state s SET status = 'cancelled', events = s.events + 1, finished_at = now(), updated_at = now(),
+    dispatch = NULL
+FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status, s.worker"""
+
+_LEFT = """
+SELECT s.id, s.status, s.status NOT IN ('completed', 'failed', 'cancelled') OR EXISTS (
+    SELECT FROM tasks c JOIN task_state u USING (id)
+    WHERE c.run_id = s.id AND u.status NOT IN ('completed', 'failed', 'cancelled'))
+FROM task_state s WHERE s.id = ANY(%s)"""
+
+
+def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
+    """Finish attempts and create their successors: True, False for a stale token, SKIPPED if locked."""
+    rows = [{"id": item.id, "token": item.token, "result": item.result} for item in items]
+    done = {row[0] for row in tx.rows(_COMPLETE, as_json(rows))}
+    finished = [item for item in items if item.id in done]
+    insert_tasks(tx, [task for item in finished for task in item.successors])
+    _report_runs(tx, finished)
+    return _outcomes(tx, items, done, expected=("completed",))
+
+
+def fail(tx: Transaction, items: Sequence[Fail]) -> list[object]:
+    """End attempts with an error: True, False for a stale token, SKIPPED if locked."""
+    done = {row[0] for row in tx.rows(_FAIL, as_json(items), SECONDS_PER_PRIORITY)}
+    return _outcomes(tx, items, done, expected=("failed", "retrying"))
+
+
+def cancel(tx: Transaction, items: Sequence[UUID]) -> list[object]:
+    """Cancel tasks with the stages of their runs: "cancelled", "finished", "missing", or SKIPPED."""
+    ids = list(items)
+    moved = {row[0]: row for row in tx.rows(_CANCEL, ids, ids)}
+    for task_id, before, worker in moved.values():
+        if before == "running" and worker is not None:
+            tx.notify(CANCEL_CHANNEL, str(task_id))
+    left = {row[0]: row[1:] for row in tx.rows(_LEFT, ids)}
+    return [_cancelled(*left.get(item, ("missing", False))) for item in items]
+
+
+def _cancelled(status: str, some_unfinished: bool) -> object:
+    if some_unfinished:
+        return SKIPPED
+    return status if status in ("missing", "cancelled") else "finished"
+
+
+def _report_runs(tx: Transaction, finished: Sequence[Complete]) -> None:
+    rows = [
+        {"run_id": item.run_id, "run_progress": item.run_progress, "run_phase": item.run_phase}
+        for item in finished
+        if item.run_id is not None
+    ]
+    if rows:
+        tx.execute(_RUN_PROGRESS, as_json(rows))
+
+
+def _outcomes(
+    tx: Transaction, items: Sequence[Any], done: set[UUID], *, expected: Sequence[str]
+) -> list[object]:
+    """What became of each item. One that matched no row is read again before anybody acknowledges it."""
+    missing = [item.id for item in items if item.id not in done]
+    found = {row[0]: row[1:] for row in tx.rows(_REREAD, missing)} if missing else {}
+    outcomes: list[object] = []
+    for item in items:
+        status, token = found.get(item.id, (None, None))
+        if item.id in done or (status in expected and token == item.token):
+            outcomes.append(True)
+        else:
+            outcomes.append(SKIPPED if status == "running" and token == item.token else False)
+    return outcomes

@@ -1,0 +1,218 @@
+"""Group commit: verbs that arrive while a transaction is in flight share the next one.
+
+One thread and one connection a group. Nobody waits for a fixed time: an idle group commits a single verb
+at once, a busy one commits hundreds together. A group's statements never wait for a row lock; what they
+skip goes into the next group.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from tasks.errors import CallboardError, Unavailable
+from tasks.ledger.transaction import SKIPPED, NoOutlet, Outlet, Statement, Transaction
+
+log = logging.getLogger("callboard.ledger")
+
+MOST_ROWS = 1_000
+MOST_BYTES = 8 << 20
+SKIP_PAUSE = 0.002
+RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+_OPEN = "INSERT INTO dispatches (id, owner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+TRY_AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+
+
+class Verb(msgspec.Struct, eq=False):
+    """One call of a ledger verb. ``size`` is in bytes, ``deadline`` on the monotonic clock."""
+
+    kind: str
+    item: Any
+    size: int
+    deadline: float | None
+    future: Future[Any] = msgspec.field(default_factory=Future)
+
+
+class Group:
+    """A queue of verbs and the thread that commits them."""
+
+    def __init__(
+        self,
+        url: str,
+        statements: Mapping[str, Statement],
+        owner: UUID,
+        *,
+        outlet: Outlet | None = None,
+        synchronous: bool = True,
+    ) -> None:
+        self._url = url
+        self._statements = statements
+        self._order = {kind: place for place, kind in enumerate(statements)}
+        self._owner = owner
+        self._synchronous = synchronous
+        self.outlet: Outlet = outlet or NoOutlet()
+        self._waiting: deque[Verb] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._connection: psycopg.Connection[Any] | None = None
+        self._failures = 0
+        self._known_queues: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="callboard-group", daemon=True)
+
+    def start(self) -> "Group":
+        """Start the committing thread."""
+        self._thread.start()
+        return self
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Commit what waits, then stop; verbs that cannot be committed in ``timeout`` seconds fail."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout)
+        for verb in self._take_all():
+            verb.future.set_exception(Unavailable("The process stopped before this could be recorded."))
+
+    def add(self, kind: str, item: Any, *, size: int = 0, patience: float | None = None) -> Future[Any]:
+        """Queue a verb. Its future fails with Unavailable after ``patience`` seconds without Postgres."""
+        deadline = None if patience is None else time.monotonic() + patience
+        verb = Verb(kind, item, size, deadline)
+        with self._wake:
+            self._waiting.append(verb)
+            self._wake.notify()
+        return verb.future
+
+    def _run(self) -> None:
+        while verbs := self._next_group():
+            try:
+                self._commit(verbs)
+            except CONNECTION_LOST as error:
+                self._wait_for_postgres(verbs, error)
+            except Exception as error:
+                log.exception("a group could not be committed")
+                for verb in verbs:
+                    verb.future.set_exception(error)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _next_group(self) -> list[Verb]:
+        with self._wake:
+            while not self._waiting and not self._closing:
+                self._wake.wait()
+            verbs: list[Verb] = []
+            size = 0
+            while self._waiting and len(verbs) < MOST_ROWS and size <= MOST_BYTES:
+                verb = self._waiting.popleft()
+                verbs.append(verb)
+                size += verb.size
+            return verbs
+
+    def _take_all(self) -> list[Verb]:
+        with self._wake:
+            verbs = list(self._waiting)
+            self._waiting.clear()
+            return verbs
+
+    def _commit(self, verbs: list[Verb]) -> None:
+        """Commit a group; a data error splits it, so that one bad verb harms no other."""
+        try:
+            outcomes = self._transact(verbs)
+        except TRY_AGAIN:
+            self._put_back(verbs)
+        except CONNECTION_LOST:
+            raise
+        except (psycopg.Error, CallboardError) as error:
+            if len(verbs) == 1:
+                verbs[0].future.set_exception(error)
+                return
+            for verb in verbs:
+                self._commit([verb])
+        else:
+            self._settle(verbs, outcomes)
+
+    def _settle(self, verbs: list[Verb], outcomes: list[Any]) -> None:
+        skipped = [verb for verb, outcome in zip(verbs, outcomes, strict=True) if outcome is SKIPPED]
+        for verb, outcome in zip(verbs, outcomes, strict=True):
+            if outcome is not SKIPPED:
+                verb.future.set_result(outcome)
+        if skipped:
+            self._put_back(skipped)
+            if len(skipped) == len(verbs):
+                time.sleep(SKIP_PAUSE)
+
+    def _put_back(self, verbs: list[Verb]) -> None:
+        with self._wake:
+            self._waiting.extendleft(reversed(verbs))
+
+    def _transact(self, verbs: list[Verb]) -> list[Any]:
+        connection = self._connect()
+        outlet = self.outlet
+        with connection.transaction(), connection.cursor() as cursor:
+            tx = Transaction(cursor, self._owner, stamp=outlet.stamp(), closed_queues=outlet.closed_queues())
+            outcomes: dict[int, Any] = {}
+            for kind, members in self._by_kind(verbs):
+                results = self._statements[kind](tx, [verb.item for verb in members])
+                outcomes.update(zip(map(id, members), results, strict=True))
+            self._record_dispatch(tx)
+        self._failures = 0
+        self._known_queues |= tx.queues_seen
+        self._tell(connection, tx)
+        return [outcomes[id(verb)] for verb in verbs]
+
+    def _by_kind(self, verbs: list[Verb]) -> Iterator[tuple[str, list[Verb]]]:
+        ordered = sorted(verbs, key=lambda verb: self._order[verb.kind])
+        for kind, members in groupby(ordered, key=lambda verb: verb.kind):
+            yield kind, list(members)
+
+    def _record_dispatch(self, tx: Transaction) -> None:
+        for queue in sorted(tx.queues_seen - self._known_queues):
+            tx.execute("INSERT INTO queues (name) VALUES (%s) ON CONFLICT DO NOTHING", queue)
+        for dispatch in sorted({hint.dispatch for hint in tx.hints}):
+            tx.execute(_OPEN, dispatch, self._owner)
+
+    def _tell(self, connection: psycopg.Connection[Any], tx: Transaction) -> None:
+        by_dispatch = sorted(tx.hints, key=lambda hint: hint.dispatch)
+        for dispatch, hints in groupby(by_dispatch, key=lambda hint: hint.dispatch):
+            self.outlet.publish(dispatch, list(hints))
+        try:
+            for channel, text in tx.notices:
+                connection.execute("SELECT pg_notify(%s, %s)", (channel, text))
+        except CONNECTION_LOST:
+            log.info("a notice was lost with its connection; who waits for it polls too")
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+            if not self._synchronous:
+                self._connection.execute("SET synchronous_commit = off")
+        return self._connection
+
+    def _wait_for_postgres(self, verbs: list[Verb], error: Exception) -> None:
+        """Keep the verbs for the next try; every verb is safe to repeat after a commit of unknown outcome."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        now = time.monotonic()
+        expired = [verb for verb in verbs if verb.deadline is not None and verb.deadline <= now]
+        for verb in expired:
+            verb.future.set_exception(Unavailable(f"Postgres cannot record this now: {error}"))
+        self._put_back([verb for verb in verbs if verb not in expired])
+        if self._failures == 0:
+            log.warning("Postgres cannot be reached, trying again: %s", error)
+        pause = RECONNECT_PAUSES[min(self._failures, len(RECONNECT_PAUSES) - 1)]
+        self._failures += 1
+        with self._wake:
+            if not self._closing:
+                self._wake.wait(pause)
+        if self._closing and self._failures > len(RECONNECT_PAUSES):
+            for verb in self._take_all():
+                verb.future.set_exception(Unavailable("Postgres was gone when the process stopped."))

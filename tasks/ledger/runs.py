@@ -1,0 +1,88 @@
+"""The verb that settles a run: create what joins and follow-ups are due, or end the run."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tasks.ledger.inserts import insert_tasks
+from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
+from tasks.values import NewTask
+
+
+class Advance(msgspec.Struct, frozen=True):
+    """What the flow decided for a run. ``status`` ends it: completed, failed or cancelled; None goes on."""
+
+    run_id: UUID
+    successors: Sequence[NewTask] = ()
+    status: str | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+
+
+_LOCK = """
+SELECT id, status FROM task_state WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
+
+_EXISTS = "SELECT id FROM task_state WHERE id = ANY(%s)"
+
+_END = """
+UPDATE task_state SET status = %s, result = %s::jsonb, error = %s::jsonb,
+    progress = CASE WHEN %s = 'completed' THEN 100 ELSE progress END,
+    events = events + 1, finished_at = now(), updated_at = now(), started_at = coalesce(started_at, now())
+WHERE id = %s"""
+
+_CLEAR = """
+WITH locked AS (
+    SELECT s.* FROM task_state s JOIN tasks t USING (id)
+    WHERE t.run_id = %s AND s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')
+    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+), kept AS (
+    INSERT INTO attempts (task_id, attempt, outcome, status, worker, started_at, started_event, ended_event)
+    SELECT id, attempt, 'cancelled', 'cancelled', worker, started_at, running_event, events + 1
+    FROM locked WHERE status = 'running'
+)
+UPDATE task_state s SET status = 'cancelled', events = s.events + 1, finished_at = now(), updated_at = now(),
+    dispatch = NULL
+FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status"""
+
+_UNFINISHED = ("scheduled", "blocked", "queued", "running", "retrying")
+
+
+def advance(tx: Transaction, items: Sequence[Advance]) -> list[object]:
+    """Apply decisions under the lock of each run: True, False for a run that is over, SKIPPED if locked.
+
+    Two settlers of the same run do no harm: a stage is inserted once (unique run, stage, index), and only
+    an unfinished run ends.
+    """
+    ids = [item.run_id for item in items]
+    locked = dict(tx.rows(_LOCK, ids))
+    known = {row[0] for row in tx.rows(_EXISTS, ids)}
+    return [_apply(tx, item, locked, known) for item in items]
+
+
+def _apply(tx: Transaction, item: Advance, locked: dict[UUID, str], known: set[UUID]) -> object:
+    if item.run_id not in locked:
+        return SKIPPED if item.run_id in known else False
+    going_on = locked[item.run_id] in _UNFINISHED
+    if going_on and item.status is None:
+        insert_tasks(tx, item.successors)
+        return True
+    if going_on and item.status is not None:
+        _end(tx, item)
+        locked[item.run_id] = item.status
+    _clear(tx, item.run_id)
+    return going_on
+
+
+def _end(tx: Transaction, item: Advance) -> None:
+    result = None if item.status != "completed" else as_json(item.result)
+    error = None if item.error is None else as_json(item.error)
+    tx.execute(_END, item.status, result, error, item.status, item.run_id)
+
+
+def _clear(tx: Transaction, run_id: UUID) -> None:
+    """Cancel what a finished run left behind; rows locked now are found by the next sweep."""
+    for task_id, before in tx.rows(_CLEAR, run_id):
+        if before == "running":
+            tx.notify(CANCEL_CHANNEL, str(task_id))

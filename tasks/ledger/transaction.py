@@ -1,0 +1,86 @@
+"""What a group's statements share: the cursor, the stamp for ready rows, and what to say after the commit."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from tasks.values import Hint
+
+#: A verb whose rows another transaction holds: it goes into the next group (waiting could deadlock).
+SKIPPED: Final = object()
+
+READY_CHANNEL: Final = "callboard_ready"
+CANCEL_CHANNEL: Final = "callboard_cancel"
+
+
+class Outlet(Protocol):
+    """Where ready tasks leave for: RabbitMQ, or nowhere when workers fetch from Postgres themselves."""
+
+    def stamp(self) -> int | None:
+        """A dispatch id for rows that are about to be ready; None when none may be published now."""
+
+    def closed_queues(self) -> Sequence[str]:
+        """The queues whose window on RabbitMQ is full."""
+
+    def publish(self, dispatch: int, hints: Sequence[Hint]) -> None:
+        """Take over the hints of a committed batch; must not block."""
+
+
+class NoOutlet:
+    """The outlet of a process that publishes nothing."""
+
+    def stamp(self) -> int | None:
+        """Never a stamp: rows stay for a dispatcher, or for workers that fetch."""
+        return None
+
+    def closed_queues(self) -> Sequence[str]:
+        """None: without a stamp it does not matter."""
+        return ()
+
+    def publish(self, dispatch: int, hints: Sequence[Hint]) -> None:
+        """Nothing is ever stamped, so there is nothing to publish."""
+
+
+class Transaction:
+    """One transaction of a group, as its statements see it."""
+
+    def __init__(
+        self,
+        cursor: psycopg.Cursor[Any],
+        owner: UUID,
+        *,
+        stamp: int | None = None,
+        closed_queues: Sequence[str] = (),
+    ) -> None:
+        self.cursor = cursor
+        self.owner = owner
+        self.stamp = stamp
+        self.closed_queues = list(closed_queues)
+        self.hints: list[Hint] = []
+        self.queues_seen: set[str] = set()
+        self.notices: list[tuple[str, str]] = []
+
+    def rows(self, sql: str, *params: Any) -> list[Any]:
+        """Execute a statement that returns rows."""
+        return self.cursor.execute(sql, params).fetchall()
+
+    def execute(self, sql: str, *params: Any) -> None:
+        """Execute a statement whose rows, if any, do not matter."""
+        self.cursor.execute(sql, params)
+
+    def notify(self, channel: str, text: str = "") -> None:
+        """Say something on a channel after the commit (inside, NOTIFY would serialise all commits)."""
+        if (channel, text) not in self.notices:
+            self.notices.append((channel, text))
+
+
+#: Executes all items of one kind at once; its outcomes are aligned with the items.
+Statement = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
+
+
+def as_json(value: Any) -> str:
+    """JSON text for a parameter that Postgres reads as jsonb."""
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,57 @@
+"""The states of a task and the moves between them, as data.
+
+    submit --> scheduled ---promote---+            blocked (waits for depends_on)
+       |                              v               |
+       +---------------------------> queued <-unblock-+
+                                      | ^ ^
+                                claim | | +--- release, rescue (nothing is used up by a release)
+                                      v |
+       complete <------------------ running --- retry --> retrying --promote--> queued
+       fail     <---------------------+
+       cancel   <--- any state that is not final
+
+``completed``, ``failed`` and ``cancelled`` are final: nothing automatic leaves them. The row of a run (a
+pipeline as a whole) moves by the same table; it is never claimed itself: the first claim of one of its
+stages starts it, and its last stage ends it.
+"""
+
+from typing import Final
+
+SCHEDULED: Final = "scheduled"
+BLOCKED: Final = "blocked"
+QUEUED: Final = "queued"
+RUNNING: Final = "running"
+RETRYING: Final = "retrying"
+COMPLETED: Final = "completed"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
+
+STATES: Final = (SCHEDULED, BLOCKED, QUEUED, RUNNING, RETRYING, COMPLETED, FAILED, CANCELLED)
+FINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED})
+UNFINISHED: Final = frozenset(STATES) - FINAL
+
+#: Words that filters take for several states at once.
+GROUPS: Final = {"processing": (RUNNING,), "pending": (SCHEDULED, BLOCKED, QUEUED, RETRYING)}
+
+#: verb of the ledger -> the states it leaves, the states it may reach.
+MOVES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
+    "submit": (frozenset(), frozenset({SCHEDULED, BLOCKED, QUEUED})),
+    "promote": (frozenset({SCHEDULED, RETRYING}), frozenset({QUEUED})),
+    "unblock": (frozenset({BLOCKED}), frozenset({QUEUED, FAILED})),
+    "postpone": (frozenset({QUEUED}), frozenset({SCHEDULED})),
+    "claim": (frozenset({QUEUED}), frozenset({RUNNING})),
+    "release": (frozenset({RUNNING}), frozenset({QUEUED})),
+    "rescue": (frozenset({RUNNING}), frozenset({QUEUED, FAILED})),
+    "retry": (frozenset({RUNNING}), frozenset({RETRYING})),
+    "complete": (frozenset({RUNNING}), frozenset({COMPLETED})),
+    "fail": (frozenset({RUNNING}), frozenset({FAILED})),
+    "cancel": (UNFINISHED, frozenset({CANCELLED})),
+    "settle": (frozenset({SCHEDULED, QUEUED, RUNNING}), FINAL),
+}
+
+
+def is_legal(before: str | None, after: str) -> bool:
+    """Whether any verb moves a task from ``before`` (None: it was not there) to ``after``."""
+    return any(
+        after in reached and (before in left if before else not left) for left, reached in MOVES.values()
+    )

@@ -1,0 +1,125 @@
+"""What goes into the ledger and what comes out of it: plain frozen values."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tasks.ids import new_id
+
+#: JSON as it is kept: encoded once, where the value was made.
+Json = msgspec.Raw
+
+DEFAULT_PRIORITY = 5
+
+
+class NewTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as it is asked for. ``delay`` and ``timeout`` are seconds; ``payload`` is any JSON value."""
+
+    task_type: str
+    queue_name: str
+    payload: Any = msgspec.field(default_factory=dict)
+    id: UUID = msgspec.field(default_factory=new_id)
+    priority: int = DEFAULT_PRIORITY
+    max_retries: int = 3
+    backoff: dict[str, Any] | None = None
+    timeout: float = 300.0
+    delay: float | None = None
+    run_at: datetime | None = None
+    user_id: str = ""
+    project_id: str | None = None
+    kb_id: str | None = None
+    created_by: str = "system"
+    tags: tuple[str, ...] = ()
+    parent_id: UUID | None = None
+    run_id: UUID | None = None
+    stage: str | None = None
+    stage_index: int | None = None
+    is_run: bool = False
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A task as it was committed."""
+
+    id: UUID
+    status: str
+    created_at: datetime
+    run_at: datetime | None
+
+
+class Hint(msgspec.Struct, frozen=True):
+    """A ready task that was stamped with a dispatch: a message about it may be published now."""
+
+    task_id: UUID
+    task_type: str
+    queue: str
+    priority: int
+    dispatch: int
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """A message that arrived: the task it names, and the dispatch that sent it."""
+
+    task_id: UUID
+    dispatch: int
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A task that this process may run. Every later write about it carries ``token``."""
+
+    id: UUID
+    token: int
+    attempt: int
+    failures: int
+    deaths: int
+    task_type: str
+    queue: str
+    payload: Json
+    max_retries: int
+    backoff: dict[str, Any] | None
+    timeout: float
+    priority: int
+    user_id: str
+    project_id: str | None
+    kb_id: str | None
+    tags: list[str]
+    run_id: UUID | None
+    stage: str | None
+    stage_index: int | None
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An arrival that must not run: ``reason`` is stale, running, finished or cancelled_run."""
+
+    task_id: UUID
+    reason: str
+    worker: UUID | None = None
+
+
+class TaskError(msgspec.Struct, frozen=True):
+    """Why an attempt failed: a stable code, a sentence for people, and the traceback for developers."""
+
+    code: str
+    message: str
+    traceback: str | None = None
+
+
+class StageState(msgspec.Struct, frozen=True):
+    """A stage of a run, as the flow sees it."""
+
+    id: UUID
+    stage: str
+    index: int
+    status: str
+    error: dict[str, Any] | None
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """A run and its stages, as the flow sees them."""
+
+    id: UUID
+    task_type: str
+    status: str
+    task: NewTask
+    stages: list[StageState]
