@@ -64,23 +64,9 @@ class Lease:
     def start(self) -> "Lease":
         """Register the process and take its lock, then keep both."""
         self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
-        p = self._profile
-        row = self._connection.execute(
-            _REGISTER,
-            (
-                self.owner,
-                p.kind,
-                socket.gethostname(),
-                os.getpid(),
-                p.version,
-                list(p.queues),
-                list(p.types),
-                p.threads,
-            ),
-        ).fetchone()
-        assert row is not None
-        self._lock_key = row[0]
-        self._lock(self._connection)
+        with self._connection.transaction():  # a row without its lock would look dead
+            self._lock_key = self._register(self._connection)
+            self._lock(self._connection)
         self._thread.start()
         return self
 
@@ -103,6 +89,21 @@ class Lease:
     def announce(self, queues: Sequence[str]) -> None:
         """Say which queues this process serves from now on (written with the next heartbeat)."""
         self._profile = msgspec.structs.replace(self._profile, queues=list(queues))
+
+    def _register(self, connection: psycopg.Connection[Any]) -> int:
+        p = self._profile
+        values = (
+            p.kind,
+            socket.gethostname(),
+            os.getpid(),
+            p.version,
+            list(p.queues),
+            list(p.types),
+            p.threads,
+        )
+        row = connection.execute(_REGISTER, (self.owner, *values)).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def _lock(self, connection: psycopg.Connection[Any]) -> bool:
         row = connection.execute(
@@ -169,7 +170,7 @@ class Coroner:
             self._connection = None
 
     def _truth(self, connection: psycopg.Connection[Any], sql: str) -> bool:
-        row = connection.execute(sql).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(sql).fetchone()
         return bool(row and row[0])
 
     def _connect(self) -> psycopg.Connection[Any]:

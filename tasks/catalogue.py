@@ -1,0 +1,31 @@
+"""The catalogue: which task types exist. Composition roots declare theirs when they start."""
+
+from collections.abc import Sequence
+
+import msgspec
+from playhouse.pool import PooledPostgresqlDatabase
+
+from tasks.database import session
+
+
+class TaskType(msgspec.Struct, frozen=True):
+    """A declared type and the queue that its tasks go to unless they say otherwise."""
+
+    name: str
+    queue_name: str
+    is_pipeline: bool = False
+
+
+def declare(database: PooledPostgresqlDatabase, types: Sequence[TaskType]) -> None:
+    """Put types into the catalogue, with their queues; what is there already is brought up to date."""
+    rows = sorted(types, key=lambda one: one.name)
+    with session(database), database.atomic():
+        for one in rows:
+            database.execute_sql(
+                "INSERT INTO task_types (name, queue_name, is_pipeline) VALUES (%s, %s, %s)"
+                " ON CONFLICT (name) DO UPDATE SET queue_name = excluded.queue_name,"
+                " is_pipeline = excluded.is_pipeline, declared_at = now()",
+                (one.name, one.queue_name, one.is_pipeline),
+            )
+        for queue in sorted({one.queue_name for one in rows}):
+            database.execute_sql("INSERT INTO queues (name) VALUES (%s) ON CONFLICT DO NOTHING", (queue,))

@@ -1,0 +1,294 @@
+"""Reading the record. Nothing here writes."""
+
+import base64
+import binascii
+from typing import Any
+from uuid import UUID
+
+from peewee import JOIN, SQL, fn
+from playhouse.pool import PooledPostgresqlDatabase
+
+from tasks import history
+from tasks.database import session
+from tasks.errors import InvalidField
+from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
+from tasks.records import Event, Page, Task, TaskFilter, TaskPage
+from tasks.states import BLOCKED, QUEUED, RETRYING, SCHEDULED
+from tasks.values import NewTask, RunState, StageState
+
+EXACT_UP_TO = 10_000
+_WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
+
+
+class Queries:
+    """All questions about tasks, answered on one database."""
+
+    def __init__(self, database: PooledPostgresqlDatabase) -> None:
+        self._database = database
+        database.bind(MODELS)
+
+    def task(self, task_id: UUID, *, owner: str | None = None) -> Task | None:
+        """The task, or None if there is none or it is not ``owner``'s (None: anybody's)."""
+        with session(self._database):
+            query = self._rows().where(TaskRow.id == task_id)
+            if owner is not None:
+                query = query.where(TaskRow.user_id == owner)
+            row = query.first()
+            return None if row is None else _task(row, self._served([row]))
+
+    def tasks(self, wanted: TaskFilter, page: Page) -> TaskPage:
+        """A page of tasks, newest first.
+
+        Raises:
+          InvalidField: the cursor is not one that an earlier page gave.
+        """
+        conditions = _conditions(wanted)
+        with session(self._database):
+            query = self._rows().where(*conditions).order_by(TaskRow.id.desc())
+            query = (
+                query.where(TaskRow.id < _cursor_id(page.cursor))
+                if page.cursor
+                else query.offset(page.offset)
+            )
+            rows = list(query.limit(page.limit + 1))
+            total, exact = self._count(conditions, wanted)
+            served = self._served(rows)
+        shown = rows[: page.limit]
+        more = len(rows) > page.limit
+        return TaskPage([_task(row, served) for row in shown], total, exact, _cursor(shown) if more else None)
+
+    def history(self, task_id: UUID) -> list[Event]:
+        """Every event of a task, oldest first; empty if there is no such task."""
+        with session(self._database):
+            task = TaskRow.get_or_none(TaskRow.id == task_id)
+            state = StateRow.get_or_none(StateRow.id == task_id)
+            if task is None or state is None:
+                return []
+            attempts = AttemptRow.select().where(AttemptRow.task_id == task_id)
+            events = EventRow.select().where(EventRow.task_id == task_id)
+            return history.derive(task, state, attempts, events)
+
+    def run(self, run_id: UUID) -> RunState | None:
+        """A run and its stages, without their outputs."""
+        with session(self._database):
+            run = self._rows().where(TaskRow.id == run_id).first()
+            if run is None:
+                return None
+            stages = self._rows().where(TaskRow.run_id == run_id).order_by(TaskRow.stage, TaskRow.stage_index)
+            states = [
+                StageState(row.id, row.stage, row.stage_index, row.state.status, row.state.error)
+                for row in stages
+            ]
+            return RunState(run_id, run.task_type, run.state.status, _as_asked(run), states)
+
+    def outputs(self, run_id: UUID, stage: str) -> list[Any]:
+        """The results of a stage of a run, in the order of its items."""
+        with session(self._database):
+            rows = (
+                self._rows()
+                .where(TaskRow.run_id == run_id, TaskRow.stage == stage)
+                .order_by(TaskRow.stage_index)
+            )
+            return [row.state.result for row in rows]
+
+    def unsettled_runs(self, limit: int = 200) -> list[UUID]:
+        """Runs that nothing will move by itself: no stage of theirs is unfinished, or one has ended badly."""
+        with session(self._database):
+            rows = self._database.execute_sql(_UNSETTLED, (limit, limit)).fetchall()
+            return [row[0] for row in rows]
+
+    def queue_names(self) -> list[str]:
+        """The queues that exist, by name."""
+        with session(self._database):
+            return [row.name for row in QueueRow.select().order_by(QueueRow.name)]
+
+    def task_types(self) -> dict[str, str]:
+        """Every type that some process has declared, with its queue."""
+        with session(self._database):
+            return {row.name: row.queue_name for row in TypeRow.select()}
+
+    def backlog(self) -> dict[str, int]:
+        """How many ready rows of each queue wait for a dispatch (counted up to a thousand)."""
+        with session(self._database):
+            return dict(self._database.execute_sql(_BACKLOG).fetchall())
+
+    def orphaned_dispatches(self, seconds: float) -> list[int]:
+        """Batches whose owner is gone, or that have been open for longer than any publish takes."""
+        with session(self._database):
+            rows = self._database.execute_sql(_ORPHANED, (seconds,)).fetchall()
+            return [row[0] for row in rows]
+
+    def is_alive(self, worker: UUID) -> bool:
+        """Whether a process is on record as living."""
+        with session(self._database):
+            return bool(WorkerRow.select().where(WorkerRow.id == worker).exists())
+
+    def ping(self) -> None:
+        """Ask Postgres for a sign of life."""
+        with session(self._database):
+            self._database.execute_sql("SELECT 1")
+
+    def _rows(self) -> Any:
+        return TaskRow.select(TaskRow, StateRow).join(
+            StateRow, JOIN.INNER, on=(TaskRow.id == StateRow.id), attr="state"
+        )
+
+    def _count(self, conditions: list[Any], wanted: TaskFilter) -> tuple[int, bool]:
+        query = TaskRow.select(SQL("1")).join(StateRow, on=(TaskRow.id == StateRow.id)).where(*conditions)
+        limited = query.limit(EXACT_UP_TO + 1)
+        total = limited.count()
+        if total <= EXACT_UP_TO:
+            return total, True
+        plain = wanted == TaskFilter(
+            owner=wanted.owner,
+            statuses=wanted.statuses,
+            task_type=wanted.task_type,
+            queue_name=wanted.queue_name,
+        )
+        return (query.count(), True) if plain else (EXACT_UP_TO, False)
+
+    def _served(self, rows: list[Any]) -> "Served | None":
+        if not any(row.state.status == QUEUED for row in rows):
+            return None
+        return Served(list(WorkerRow.select().where(WorkerRow.kind == "worker")))
+
+
+class Served:
+    """Which queues and types the living workers serve."""
+
+    def __init__(self, workers: list[Any]) -> None:
+        self._queues = {queue for worker in workers for queue in worker.queues}
+        self._types = {name for worker in workers for name in worker.types}
+
+    def missing(self, row: Any) -> str | None:
+        """What keeps a queued task waiting, if it is the lack of a worker."""
+        if row.state.queue is None:
+            return None
+        if row.task_type not in self._types:
+            return "no worker for its type"
+        return None if row.queue_name in self._queues else "no worker for its queue"
+
+
+def _conditions(wanted: TaskFilter) -> list[Any]:
+    simple = {
+        TaskRow.user_id: wanted.owner,
+        TaskRow.task_type: wanted.task_type,
+        TaskRow.queue_name: wanted.queue_name,
+        TaskRow.kb_id: wanted.kb_id,
+        TaskRow.project_id: wanted.project_id,
+        TaskRow.parent_id: wanted.parent_id,
+        TaskRow.run_id: wanted.run_id,
+    }
+    conditions: list[Any] = [SQL("true")]
+    conditions += [field == value for field, value in simple.items() if value is not None]
+    if wanted.user_id is not None:
+        conditions.append(TaskRow.user_id == wanted.user_id)
+    if wanted.statuses:
+        conditions.append(StateRow.status.in_(wanted.statuses))
+    if wanted.tag is not None:
+        conditions.append(wanted.tag == fn.ANY(TaskRow.tags))
+    if wanted.created_after is not None:
+        conditions.append(TaskRow.created_at >= wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(TaskRow.created_at < wanted.created_before)
+    if not wanted.stages and wanted.run_id is None:
+        conditions.append(TaskRow.run_id.is_null())
+    return conditions
+
+
+def _cursor(rows: list[Any]) -> str:
+    return base64.urlsafe_b64encode(rows[-1].id.bytes).decode().rstrip("=")
+
+
+def _cursor_id(cursor: str) -> UUID:
+    try:
+        return UUID(bytes=base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, binascii.Error):
+        raise InvalidField.of("cursor", "is not a cursor of an earlier page; leave it out to begin") from None
+
+
+def _as_asked(row: Any) -> NewTask:
+    return NewTask(
+        id=row.id,
+        task_type=row.task_type,
+        queue_name=row.queue_name,
+        payload=row.payload,
+        priority=row.priority,
+        max_retries=row.max_retries,
+        backoff=row.backoff,
+        timeout=row.timeout,
+        user_id=row.user_id,
+        project_id=row.project_id,
+        kb_id=row.kb_id,
+        created_by=row.created_by,
+        tags=tuple(row.tags),
+    )
+
+
+def _task(row: Any, served: Served | None) -> Task:
+    state = row.state
+    ended = state.finished_at
+    started = state.started_at
+    duration = (ended - started).total_seconds() * 1_000 if ended and started else None
+    wait = _WAITS.get(state.status)
+    if state.status == QUEUED and served is not None:
+        wait = served.missing(row)
+    return Task(
+        task_id=row.id,
+        task_type=row.task_type,
+        status=state.status,
+        progress=round(state.progress, 2),
+        phase=state.phase,
+        message=state.message,
+        details=state.details,
+        queue_name=row.queue_name,
+        priority=row.priority,
+        payload=row.payload,
+        result=state.result,
+        error=state.error,
+        attempts=state.attempt,
+        max_retries=row.max_retries,
+        timeout=row.timeout,
+        user_id=row.user_id or None,
+        project_id=row.project_id,
+        kb_id=row.kb_id,
+        created_by=row.created_by,
+        tags=list(row.tags),
+        parent_id=row.parent_id,
+        run_id=row.run_id,
+        stage=row.stage,
+        depends_on=list(row.depends_on),
+        run_at=row.run_at,
+        created_at=row.created_at,
+        updated_at=state.updated_at,
+        started_at=started,
+        completed_at=ended,
+        duration_ms=duration,
+        estimated_completion=None,
+        wait_reason=wait,
+    )
+
+
+_UNSETTLED = """
+(SELECT r.id FROM task_state r WHERE r.queue IS NULL AND r.status IN ('scheduled', 'queued', 'running')
+   AND (NOT EXISTS (
+            SELECT FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = r.id
+            AND s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying'))
+        OR EXISTS (
+            SELECT FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = r.id
+            AND s.status IN ('failed', 'cancelled')))
+   AND r.updated_at < now() - interval '1 second' LIMIT %s)
+UNION
+(SELECT r.id FROM task_state s JOIN tasks t USING (id) JOIN task_state r ON r.id = t.run_id
+ WHERE s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')
+   AND r.status IN ('completed', 'failed', 'cancelled') LIMIT %s)"""
+
+_BACKLOG = """
+SELECT q.name, (SELECT count(*) FROM (
+    SELECT FROM task_state s WHERE s.queue = q.name AND s.status = 'queued' AND s.dispatch IS NULL
+    LIMIT 1000) AS some)
+FROM queues q"""
+
+_ORPHANED = """
+SELECT d.id FROM dispatches d WHERE d.opened_at < now() - make_interval(secs => %s)
+OR NOT EXISTS (SELECT FROM workers w WHERE w.id = d.owner)"""

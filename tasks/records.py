@@ -1,0 +1,91 @@
+"""What readers get: a task with the fields of the contract, in their order."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as it is on record. ``progress`` is 0-100, ``duration_ms`` milliseconds, ``timeout`` seconds."""
+
+    task_id: UUID
+    task_type: str
+    status: str
+    progress: float
+    phase: str | None
+    message: str | None
+    details: dict[str, Any] | None
+    queue_name: str
+    priority: int
+    payload: Any
+    result: Any
+    error: dict[str, Any] | None
+    attempts: int
+    max_retries: int
+    timeout: float
+    user_id: str | None
+    project_id: str | None
+    kb_id: str | None
+    created_by: str
+    tags: list[str]
+    parent_id: UUID | None
+    run_id: UUID | None
+    stage: str | None
+    depends_on: list[UUID]
+    run_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_ms: float | None
+    estimated_completion: datetime | None
+    wait_reason: str | None
+
+
+class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tasks to list; None does not filter. ``owner`` is the user whose tasks may be seen at all."""
+
+    owner: str | None = None
+    statuses: tuple[str, ...] = ()
+    task_type: str | None = None
+    queue_name: str | None = None
+    kb_id: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    tag: str | None = None
+    parent_id: UUID | None = None
+    run_id: UUID | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    stages: bool = False
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of a list: after a cursor if there is one, else from ``offset``."""
+
+    limit: int = 20
+    offset: int = 0
+    cursor: str | None = None
+
+
+class TaskPage(msgspec.Struct, frozen=True):
+    """A part of a list, how many there are in all, and where the next part begins."""
+
+    tasks: list[Task]
+    total: int
+    total_is_exact: bool
+    next_cursor: str | None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One entry of a task's history."""
+
+    event_id: int
+    kind: str
+    phase: str | None
+    progress: float | None
+    message: str | None
+    status: str
+    timestamp: datetime
