@@ -1,0 +1,155 @@
+"""The task that runs now, as its actor sees it: ``current_task()``."""
+
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from actors.errors import ActorsError
+from tasks.values import Claimed
+
+T = TypeVar("T")
+
+
+class Cancelled(BaseException):
+    """Raised inside an actor whose task was cancelled, or taken from this process. Let it pass."""
+
+
+class TimedOut(BaseException):
+    """Raised inside an actor whose time is up. Let it pass, or clean up and let it pass."""
+
+
+class Drained(BaseException):
+    """Raised inside an actor when its process must stop now: the task is handed back, no attempt is used."""
+
+
+class Reporter(Protocol):
+    """Where progress goes."""
+
+    def __call__(
+        self, claim: Claimed, percent: float, phase: str | None, message: str | None, details: dict[str, Any]
+    ) -> None:
+        """Take over a report; must not block."""
+
+
+class Resources:
+    """What a process keeps for its actors (an embedder, a store): built on first use, then shared."""
+
+    def __init__(self, factories: dict[type, Callable[[], Any]] | None = None) -> None:
+        self._factories = dict(factories or {})
+        self._made: dict[type, Any] = {}
+        self._lock = threading.Lock()
+
+    def get(self, kind: type[T]) -> T:
+        """The process's one ``kind``.
+
+        Raises:
+          ActorsError: no composition root provides it.
+        """
+        with self._lock:
+            if kind not in self._made:
+                if kind not in self._factories:
+                    raise ActorsError(
+                        f"this process provides no {kind.__name__}: is it a worker of Callboard?"
+                    )
+                self._made[kind] = self._factories[kind]()
+            made: T = self._made[kind]
+            return made
+
+
+class CurrentTask:
+    """The task that runs on this thread."""
+
+    def __init__(self, claim: Claimed, payload: Any, report: Reporter, resources: Resources) -> None:
+        self._claim = claim
+        self._report = report
+        self._resources = resources
+        self._interrupt: BaseException | None = None
+        self.payload = payload
+
+    @property
+    def id(self) -> UUID:
+        """The task's id."""
+        return self._claim.id
+
+    @property
+    def run_id(self) -> UUID | None:
+        """The run that this task is a stage of."""
+        return self._claim.run_id
+
+    @property
+    def kb_id(self) -> str | None:
+        """The knowledge base that the task is about."""
+        return self._claim.kb_id
+
+    @property
+    def user_id(self) -> str:
+        """Whose task it is; empty where there is no auth."""
+        return self._claim.user_id
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is; the first is 1."""
+        return self._claim.attempt
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled meanwhile."""
+        return isinstance(self._interrupt, Cancelled)
+
+    def interrupt(self, reason: BaseException) -> None:
+        """Ask the actor to stop at its next `progress` (other threads call this)."""
+        self._interrupt = self._interrupt or reason
+
+    def progress(
+        self,
+        percent: float | None = None,
+        message: str | None = None,
+        *,
+        step: str | None = None,
+        done: int | None = None,
+        total: int | None = None,
+    ) -> None:
+        """Say how far the work is: a percentage, or ``done`` of ``total`` steps.
+
+        Raises:
+          Cancelled: the task was cancelled; let it pass.
+          ValueError: the numbers make no sense.
+        """
+        self.check()
+        if percent is None:
+            if done is None or not total:
+                raise ValueError("progress takes a percentage, or done and total")
+            percent = 100.0 * done / total
+        details = {"step": step, "steps_done": done, "steps_total": total} if total else {}
+        self._report(self._claim, min(100.0, max(0.0, float(percent))), step, message, details)
+
+    def check(self) -> None:
+        """Raise if the task was cancelled or interrupted meanwhile."""
+        if self._interrupt is not None:
+            raise self._interrupt
+
+    def use(self, kind: type[T]) -> T:
+        """The process's shared ``kind``, such as the document store."""
+        return self._resources.get(kind)
+
+
+_current: ContextVar[CurrentTask | None] = ContextVar("callboard_current_task", default=None)
+
+
+def current_task() -> CurrentTask:
+    """The task that runs on this thread.
+
+    Raises:
+      ActorsError: no task runs here, because the function was called directly.
+    """
+    current = _current.get()
+    if current is None:
+        raise ActorsError("no task runs on this thread: the actor was called directly, not as a task")
+    return current
+
+
+def enter(current: CurrentTask | None) -> None:
+    """Set the task of this thread (for the recorded call)."""
+    _current.set(current)

@@ -1,0 +1,124 @@
+"""What an actor is: a function with a name, a queue and a policy. Defining one touches nothing else."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
+
+import msgspec
+
+from actors import backoff as backoffs
+from actors.errors import DefinitionError
+from tasks.errors import InvalidField
+
+P = ParamSpec("P")
+R = TypeVar("R")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
+DEFAULT_QUEUE = "default"
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How tasks of a type run unless a task says otherwise; ``timeout`` is in seconds, None: the setting's."""
+
+    queue: str = DEFAULT_QUEUE
+    max_retries: int | None = None
+    timeout: float | None = None
+    backoff: dict[str, Any] | None = None
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+
+
+class Actor(Generic[P, R]):
+    """A function that can be asked for as a task. Called directly it is just the function."""
+
+    def __init__(self, function: Callable[P, R], name: str, policy: Policy) -> None:
+        if not NAME.fullmatch(name):
+            raise DefinitionError(f"{name!r} cannot name a task type: use letters, digits and _ . : -")
+        self.function = function
+        self.name = name
+        self.policy = policy
+        self.payload_type, self.result_type, self.takes_payload = _signature(function, name)
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here and now, without a task."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def parse(self, payload: Any) -> Any:
+        """The payload as the type that the function asks for.
+
+        Raises:
+          InvalidField: it does not fit; the field is named below ``payload``.
+        """
+        return convert(payload, self.payload_type, "payload")
+
+    def run(self, payload: Any) -> Any:
+        """Call the function with a payload as it came out of the record."""
+        function: Callable[..., Any] = self.function
+        return function(self.parse(payload)) if self.takes_payload else function()
+
+
+def convert(value: Any, wanted: Any, field: str) -> Any:
+    """``value`` (builtins) as ``wanted``, or InvalidField that names the place below ``field``."""
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        raise InvalidField.of(field + path.rstrip("`"), message) from None
+
+
+def _signature(function: Callable[..., Any], name: str) -> tuple[Any, Any, bool]:
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) > 1:
+        raise DefinitionError(f"{name} takes {len(parameters)} arguments: an actor takes its payload alone")
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise DefinitionError(f"a type that {name} mentions cannot be found: {error}") from error
+    payload_type = hints.get(parameters[0].name, Any) if parameters else Any
+    return payload_type, hints.get("return", Any), bool(parameters)
+
+
+@overload
+def actor(function: Callable[P, R], /) -> Actor[P, R]: ...
+
+
+@overload
+def actor(
+    *,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    max_retries: int | None = None,
+    timeout: float | None = None,
+    backoff: str | dict[str, Any] | None = None,
+    retry_on: tuple[type[BaseException], ...] = (Exception,),
+) -> Callable[[Callable[P, R]], Actor[P, R]]: ...
+
+
+def actor(
+    function: Callable[P, R] | None = None, /, *, name: str | None = None, **policy: Any
+) -> Actor[P, R] | Callable[[Callable[P, R]], Actor[P, R]]:
+    """Make a function an actor: ``@actor``, or ``@actor(queue="mail", max_retries=5, timeout=30)``.
+
+    The task type is the function's name unless ``name`` says otherwise. The function takes the payload, as
+    the type of its annotation (any that msgspec converts), and returns the result.
+
+    Raises:
+      DefinitionError: the name or a part of the policy cannot be used.
+    """
+
+    def define(function: Callable[P, R]) -> Actor[P, R]:
+        return Actor(function, name or function.__name__, make_policy(name or function.__name__, **policy))
+
+    return define(function) if function is not None else define
+
+
+def make_policy(name: str, **given: Any) -> Policy:
+    """A policy from the keywords of a decorator; errors name the actor."""
+    backoff = given.pop("backoff", None)
+    try:
+        return Policy(backoff=None if backoff is None else backoffs.parse(backoff), **given)
+    except (TypeError, InvalidField) as error:
+        raise DefinitionError(f"the policy of {name} cannot be used: {error}") from error

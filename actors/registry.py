@@ -1,0 +1,68 @@
+"""The registry: every type that a process knows, collected by its composition root."""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+from actors.definitions import Actor
+from actors.errors import DefinitionError
+
+
+class Registry:
+    """Actors by the name of their type."""
+
+    def __init__(self, actors: Iterable[Actor[..., Any]] = ()) -> None:
+        self._actors: dict[str, Actor[..., Any]] = {}
+        for one in actors:
+            self.add(one)
+
+    def add(self, one: Actor[..., Any]) -> None:
+        """Know an actor from now on.
+
+        Raises:
+          DefinitionError: another actor has the name already.
+        """
+        known = self._actors.setdefault(one.name, one)
+        if known is not one:
+            raise DefinitionError(f"two actors are named {one.name!r}: rename one of them with name=…")
+
+    def get(self, name: str) -> Actor[..., Any] | None:
+        """The actor of a type, or None."""
+        return self._actors.get(name)
+
+    def __iter__(self) -> Iterator[Actor[..., Any]]:
+        return iter(self._actors.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._actors
+
+    @property
+    def names(self) -> list[str]:
+        """All types, sorted."""
+        return sorted(self._actors)
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues of all types, sorted."""
+        return sorted({one.policy.queue for one in self._actors.values()})
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a user's module of actors.
+
+    Raises:
+      DefinitionError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DefinitionError(
+            f"CALLBOARD_ACTORS names {name!r}, which cannot be imported ({error}): is it on PYTHONPATH?"
+        ) from error
+
+
+def members(module: ModuleType, kind: type) -> list[Any]:
+    """The module's own attributes of ``kind``, each once."""
+    found = {id(value): value for value in vars(module).values() if isinstance(value, kind)}
+    return list(found.values())

@@ -1,0 +1,177 @@
+"""Composing pipelines: ``Pipeline("name", validate | convert | embed.map(batch=64) | store)``.
+
+A stage is an actor. ``|`` chains: what one stage returns, the next one takes. ``.map()`` fans out: each item
+(or batch) of the list that the stage before returned is a task of its own; the stage after gets the list of
+their results. Types are checked here, when stages are composed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, get_args, get_origin, overload
+
+import msgspec
+
+from actors.definitions import DEFAULT_QUEUE, Actor, make_policy
+from pipelines.errors import CompositionError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A stage in its place. ``batch``: None runs it once; n runs it once for every n items of its input."""
+
+    actor: Actor[..., Any]
+    name: str
+    batch: int | None = None
+
+
+class Chain:
+    """Steps one after the other."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = tuple(steps)
+        for before, after in zip(self.steps, self.steps[1:], strict=False):
+            _check(before, after)
+
+    def __or__(self, other: "Chain | Stage[..., Any]") -> "Chain":
+        """This chain, then ``other``."""
+        return Chain(self.steps + _chain(other).steps)
+
+
+class Stage(Actor[P, R], Generic[P, R]):
+    """An actor that can be composed."""
+
+    def __or__(self, other: "Chain | Stage[..., Any]") -> Chain:
+        """This stage, then ``other``."""
+        return _chain(self) | other
+
+    def map(self, *, batch: int = 0) -> Chain:
+        """Run for each item of the input list; with ``batch`` for each so many items, as a list.
+
+        Raises:
+          CompositionError: ``batch`` is negative.
+        """
+        if batch < 0:
+            raise CompositionError(f"{self.name}.map(batch={batch}): a batch has at least one item")
+        return Chain([Step(self, self.name, batch)])
+
+
+class Pipeline:
+    """A named chain of stages: a type of task that runs them durably, one task a stage."""
+
+    def __init__(
+        self,
+        name: str,
+        chain: "Chain | Stage[..., Any]",
+        *,
+        queue: str = DEFAULT_QUEUE,
+    ) -> None:
+        self.name = name
+        self.queue = queue
+        self.steps = _chain(chain).steps
+        names = [step.name for step in self.steps]
+        twice = next((one for one in names if names.count(one) > 1), None)
+        if twice is not None:
+            raise CompositionError(
+                f"the pipeline {name} has two stages named {twice}: rename one with name=…"
+            )
+
+    @property
+    def first(self) -> Step:
+        """The stage that gets the payload."""
+        return self.steps[0]
+
+    def type_of(self, stage: str) -> str:
+        """The task type of a stage: ``<pipeline>.<stage>``."""
+        return f"{self.name}.{stage}"
+
+    def position(self, stage: str) -> int:
+        """Where a stage stands; the first is 0.
+
+        Raises:
+          CompositionError: the pipeline has no such stage (any more).
+        """
+        for place, step in enumerate(self.steps):
+            if step.name == stage:
+                return place
+        raise CompositionError(f"the pipeline {self.name} has no stage {stage}")
+
+    def actors(self) -> list[Actor[..., Any]]:
+        """The stages as actors of this pipeline, with their full type names."""
+        return [Actor(step.actor.function, self.type_of(step.name), step.actor.policy) for step in self.steps]
+
+
+@overload
+def stage(function: Callable[P, R], /) -> Stage[P, R]: ...
+
+
+@overload
+def stage(
+    *,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    retries: int | None = None,
+    timeout: float | None = None,
+    backoff: str | dict[str, Any] | None = None,
+) -> Callable[[Callable[P, R]], Stage[P, R]]: ...
+
+
+def stage(
+    function: Callable[P, R] | Actor[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int | None = None,
+    **policy: Any,
+) -> Stage[P, R] | Callable[[Callable[P, R]], Stage[P, R]]:
+    """Make a function (or an actor) a stage: ``@stage``, or ``@stage(queue="convert", retries=3)``.
+
+    Raises:
+      DefinitionError: the name or a part of the policy cannot be used.
+    """
+
+    def define(function: Callable[P, R]) -> Stage[P, R]:
+        own_name = name or function.__name__
+        return Stage(function, own_name, make_policy(own_name, max_retries=retries, **policy))
+
+    if isinstance(function, Actor):
+        return Stage(function.function, name or function.name, function.policy)
+    return define(function) if function is not None else define
+
+
+def _chain(part: "Chain | Stage[..., Any]") -> Chain:
+    return part if isinstance(part, Chain) else Chain([Step(part, part.name)])
+
+
+def _check(before: Step, after: Step) -> None:
+    given = before.actor.result_type
+    given = given if before.batch is None else list[given]  # type: ignore[valid-type]
+    taken = after.actor.payload_type
+    if after.batch is not None:
+        if given is not Any and get_origin(given) not in (list, tuple):
+            raise CompositionError(
+                f"{after.name}.map() fans out over a list, but {before.name} returns {_spell(given)}"
+            )
+        given = _item(given) if after.batch == 0 else list[_item(given)]  # type: ignore[misc]
+    if not _fits(given, taken):
+        raise CompositionError(
+            f"these cannot be chained: {before.name} gives {_spell(given)}, but {after.name} takes {_spell(taken)}"
+        )
+
+
+def _item(listed: Any) -> Any:
+    return (get_args(listed) or (Any,))[0] if listed is not Any else Any
+
+
+def _fits(given: Any, taken: Any) -> bool:
+    if Any in (given, taken) or given == taken:
+        return True
+    if get_origin(given) in (list, tuple) and get_origin(taken) in (list, tuple):
+        return _fits(_item(given), _item(taken))
+    if isinstance(given, type) and isinstance(taken, type):
+        return issubclass(given, taken)
+    return get_origin(given) is not None and get_origin(given) is taken
+
+
+def _spell(kind: Any) -> str:
+    return getattr(kind, "__name__", None) if isinstance(kind, type) and not get_args(kind) else str(kind)  # type: ignore[return-value]

@@ -1,0 +1,136 @@
+"""The flow of a run: pure functions from what has happened to what comes next.
+
+`after` is asked when a stage finishes: its answer is committed together with the result. `settle` is asked
+afterwards about the whole run: it finds joins that are due and the end. Both may be asked twice for the
+same moment; the ledger inserts a stage once and ends a run once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from pipelines.composition import Pipeline, Step
+from tasks.ledger.runs import Advance
+from tasks.states import CANCELLED, COMPLETED, FAILED
+from tasks.values import Claimed, NewTask, RunState, StageState
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """What a policy leaves open. ``timeout`` is in seconds."""
+
+    max_retries: int = 3
+    timeout: float = 300.0
+
+
+class Next(msgspec.Struct, frozen=True):
+    """What follows a finished stage; ``settle`` asks for a look at the whole run after the commit."""
+
+    successors: tuple[NewTask, ...] = ()
+    settle: bool = False
+    progress: float = 0.0
+
+
+def begin(pipeline: Pipeline, run: NewTask, defaults: Defaults) -> list[NewTask]:
+    """The tasks of the first stage of a run."""
+    return list(_start(pipeline, run, 0, run.payload, defaults)[0])
+
+
+def after(pipeline: Pipeline, finished: Claimed, result: Any, defaults: Defaults) -> Next:
+    """What follows a stage that finished with ``result``."""
+    place = pipeline.position(finished.stage or "")
+    done = 100.0 * (place + 1) / len(pipeline.steps)
+    if pipeline.steps[place].batch is not None or place == len(pipeline.steps) - 1:
+        return Next(settle=True, progress=min(done, 99.0))
+    template = _template(finished)
+    successors, ended = _start(pipeline, template, place + 1, result, defaults)
+    return Next(tuple(successors), settle=ended, progress=min(done, 99.0))
+
+
+def settle(
+    pipeline: Pipeline, run: RunState, outputs: Callable[[str], list[Any]], defaults: Defaults
+) -> Advance | None:
+    """What a run needs now, or None if its stages are still at work.
+
+    ``outputs(stage)`` gives the results of a stage in the order of its items.
+    """
+    for stage in run.stages:
+        if stage.status == FAILED:
+            return Advance(run.id, status=FAILED, error=_blame(stage))
+    if any(stage.status == CANCELLED for stage in run.stages):
+        return Advance(run.id, status=CANCELLED)
+    if not run.stages or any(stage.status != COMPLETED for stage in run.stages):
+        return None
+    place = max(pipeline.position(stage.stage) for stage in run.stages)
+    step = pipeline.steps[place]
+    results = outputs(step.name)
+    value = results if step.batch is not None else results[0]
+    if place == len(pipeline.steps) - 1:
+        return Advance(run.id, status=COMPLETED, result=value)
+    successors, ended = _start(pipeline, run.task, place + 1, value, defaults)
+    return Advance(run.id, status=COMPLETED, result=[]) if ended else Advance(run.id, successors)
+
+
+def _start(
+    pipeline: Pipeline, run: NewTask, place: int, value: Any, defaults: Defaults
+) -> tuple[Sequence[NewTask], bool]:
+    """The tasks of the step at ``place``, and whether the run is over because nothing was left to map."""
+    step = pipeline.steps[place]
+    if step.batch is None:
+        return [_task(pipeline, run, step, 0, value, defaults)], False
+    if not isinstance(value, list):
+        raise TypeError(
+            f"{step.name}.map() needs a list, but the stage before returned {type(value).__name__}"
+        )
+    if not value:
+        last = place == len(pipeline.steps) - 1
+        return ([], True) if last else _start(pipeline, run, place + 1, [], defaults)
+    size = step.batch or 1
+    parts = [value[at : at + size] for at in range(0, len(value), size)]
+    inputs = parts if step.batch else value
+    return [_task(pipeline, run, step, at, part, defaults) for at, part in enumerate(inputs)], False
+
+
+def _task(
+    pipeline: Pipeline, run: NewTask, step: Step, index: int, payload: Any, defaults: Defaults
+) -> NewTask:
+    policy = step.actor.policy
+    return NewTask(
+        task_type=pipeline.type_of(step.name),
+        queue_name=policy.queue,
+        payload=payload,
+        priority=run.priority,
+        max_retries=defaults.max_retries if policy.max_retries is None else policy.max_retries,
+        backoff=policy.backoff,
+        timeout=defaults.timeout if policy.timeout is None else policy.timeout,
+        delay=run.delay,
+        run_at=run.run_at,
+        user_id=run.user_id,
+        project_id=run.project_id,
+        kb_id=run.kb_id,
+        created_by=run.created_by,
+        tags=run.tags,
+        run_id=run.id,
+        stage=step.name,
+        stage_index=index,
+    )
+
+
+def _template(finished: Claimed) -> NewTask:
+    """The run of a stage, as far as its next stages need it."""
+    assert finished.run_id is not None
+    return NewTask(
+        id=finished.run_id,
+        task_type="",
+        queue_name="",
+        priority=finished.priority,
+        user_id=finished.user_id,
+        project_id=finished.project_id,
+        kb_id=finished.kb_id,
+        tags=tuple(finished.tags),
+    )
+
+
+def _blame(stage: StageState) -> dict[str, Any]:
+    error = stage.error or {"code": "actor_error", "message": "the stage failed"}
+    return {**error, "stage": stage.stage}

@@ -1,0 +1,136 @@
+"""Submitting: from what a caller asks for to the tasks that are recorded."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from pipelines import flow
+from pipelines.catalogue import Catalogue
+from pipelines.flow import Defaults
+from tasks.errors import InvalidField
+from tasks.ids import new_id
+from tasks.ledger import Ledger
+from tasks.queries import Queries
+from tasks.values import Accepted, NewTask
+
+REFRESH_SECONDS = 1.0
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller asks for; None leaves it to the type's policy. ``delay`` and ``timeout`` are seconds."""
+
+    task_type: str
+    payload: Any = msgspec.field(default_factory=dict)
+    id: UUID = msgspec.field(default_factory=new_id)
+    queue_name: str | None = None
+    priority: int = 5
+    max_retries: int | None = None
+    backoff: dict[str, Any] | None = None
+    timeout: float | None = None
+    delay: float | None = None
+    run_at: datetime | None = None
+    user_id: str = ""
+    project_id: str | None = None
+    kb_id: str | None = None
+    created_by: str = "system"
+    tags: tuple[str, ...] = ()
+
+
+#: Checks an order of one type against the world (files, knowledge bases) and may complete its payload.
+Check = Callable[[Order], Any]
+
+
+class Submission:
+    """Turns orders into tasks and records them."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        ledger: Ledger,
+        queries: Queries,
+        defaults: Defaults,
+        checks: Mapping[str, Check] | None = None,
+    ) -> None:
+        self._catalogue = catalogue
+        self._ledger = ledger
+        self._queries = queries
+        self._defaults = defaults
+        self._checks = dict(checks or {})
+        self._declared: dict[str, str] = {}
+        self._declared_at = -REFRESH_SECONDS
+
+    def prepare(self, order: Order) -> list[NewTask]:
+        """The tasks of an order: one, or a run and its first stage. Reads, but records nothing.
+
+        Raises:
+          InvalidField: the type is unknown (code unknown_task_type), or the payload does not fit it.
+        """
+        if order.task_type in self._checks:
+            payload = self._checks[order.task_type](order)
+            order = msgspec.structs.replace(order, payload=payload)
+        pipeline = self._catalogue.pipelines.get(order.task_type)
+        if pipeline is not None:
+            pipeline.first.actor.parse(order.payload)
+            run = self._task(order, pipeline.queue, is_run=True)
+            return [run, *flow.begin(pipeline, run, self._defaults)]
+        actor = self._catalogue.actors.get(order.task_type)
+        if actor is not None:
+            actor.parse(order.payload)
+            policy = actor.policy
+            return [self._task(order, policy.queue, policy.max_retries, policy.timeout, policy.backoff)]
+        return [self._task(order, self._queue_elsewhere(order.task_type))]
+
+    def record(self, tasks: Sequence[NewTask], *, patience: float | None = 2.0) -> Future[list[Accepted]]:
+        """Commit prepared tasks, all or nothing."""
+        return self._ledger.submit(tasks, patience=patience)
+
+    def _task(
+        self,
+        order: Order,
+        queue: str,
+        max_retries: int | None = None,
+        timeout: float | None = None,
+        backoff: dict[str, Any] | None = None,
+        *,
+        is_run: bool = False,
+    ) -> NewTask:
+        return NewTask(
+            id=order.id,
+            task_type=order.task_type,
+            queue_name=order.queue_name or queue,
+            payload=order.payload,
+            priority=order.priority,
+            max_retries=_first(order.max_retries, max_retries, self._defaults.max_retries),
+            backoff=order.backoff or backoff,
+            timeout=_first(order.timeout, timeout, self._defaults.timeout),
+            delay=order.delay,
+            run_at=order.run_at,
+            user_id=order.user_id,
+            project_id=order.project_id,
+            kb_id=order.kb_id,
+            created_by=order.created_by,
+            tags=order.tags,
+            is_run=is_run,
+        )
+
+    def _queue_elsewhere(self, task_type: str) -> str:
+        """The queue of a type that only other processes know."""
+        if task_type not in self._declared and time.monotonic() - self._declared_at > REFRESH_SECONDS:
+            self._declared = self._queries.task_types()
+            self._declared_at = time.monotonic()
+        if task_type not in self._declared:
+            raise InvalidField.of(
+                "task_type",
+                f"no worker has ever declared {task_type!r}; see CALLBOARD_ACTORS for your own types",
+                code="unknown_task_type",
+            )
+        return self._declared[task_type]
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
