@@ -18,7 +18,7 @@ DEFAULT_QUEUE = "default"
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How tasks of a type run unless a task says otherwise; ``timeout`` is in seconds, None: the setting's."""
+    """How tasks of a type run unless a task says otherwise. ``timeout`` is in seconds."""
 
     queue: str = DEFAULT_QUEUE
     max_retries: int | None = None

@@ -155,7 +155,8 @@ def _check(before: Step, after: Step) -> None:
         given = _item(given) if after.batch == 0 else list[_item(given)]  # type: ignore[misc]
     if not _fits(given, taken):
         raise CompositionError(
-            f"these cannot be chained: {before.name} gives {_spell(given)}, but {after.name} takes {_spell(taken)}"
+            f"these cannot be chained: {before.name} gives {_spell(given)},"
+            f" but {after.name} takes {_spell(taken)}"
         )
 
 

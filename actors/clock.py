@@ -1,0 +1,99 @@
+"""The clock: moves what nobody else moves. Any number of clocks may run; each finds work the others left."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+from uuid import UUID
+
+from actors.dispatcher import Dispatcher
+from tasks.leases import Coroner
+from tasks.ledger import Ledger
+from tasks.ledger.recovery import BATCH
+from tasks.queries import Queries
+
+log = logging.getLogger("callboard.clock")
+
+TICK_SECONDS = 0.25
+SWEEP_TICKS = 4
+LONGEST_PUBLISH_SECONDS = 30.0
+
+
+class Settles(Protocol):
+    """Who can settle runs."""
+
+    def settle(self, run_id: UUID) -> None:
+        """Look at a run and apply what is due."""
+
+
+class Clock:
+    """Promotes due tasks, rescues from the dead, reopens their batches, settles runs, and dispatches."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        queries: Queries,
+        coroner: Coroner,
+        flow: Settles,
+        dispatcher: Dispatcher | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._queries = queries
+        self._coroner = coroner
+        self._flow = flow
+        self._dispatcher = dispatcher
+        self._awake = threading.Event()
+        self._ticks = 0
+        self._troubled: set[str] = set()
+
+    def wake(self, _: str = "") -> None:
+        """Something became ready: dispatch at once."""
+        self._awake.set()
+
+    def run(self, stopping: threading.Event) -> None:
+        """Tick until ``stopping`` is set."""
+        while not stopping.is_set():
+            self.tick()
+            self._awake.wait(TICK_SECONDS)
+            self._awake.clear()
+
+    def tick(self) -> None:
+        """One round. What fails is logged once and tried again in the next round."""
+        self._try("promote", self.promote)
+        if self._dispatcher is not None:
+            self._try("dispatch", self._dispatcher.step)
+        if self._ticks % SWEEP_TICKS == 0:
+            self._try("rescue", self.rescue)
+            self._try("reopen", self.reopen)
+            self._try("settle", self.settle)
+        self._ticks += 1
+
+    def promote(self) -> None:
+        """Make due tasks ready."""
+        while self._ledger.promote().result() >= BATCH:
+            pass
+
+    def rescue(self) -> None:
+        """Take back what dead processes had claimed."""
+        for worker in self._coroner.dead():
+            count = self._ledger.rescue(worker).result()
+            log.warning("process %s died; %d tasks were taken back from it", worker, count)
+
+    def reopen(self) -> None:
+        """Reopen batches whose publisher died or never finished."""
+        for dispatch in self._queries.orphaned_dispatches(LONGEST_PUBLISH_SECONDS):
+            self._ledger.reopen_dispatch(dispatch).result()
+
+    def settle(self) -> None:
+        """Settle runs whose last process died between a commit and what follows from it."""
+        for run_id in self._queries.unsettled_runs():
+            self._flow.settle(run_id)
+
+    def _try(self, what: str, step: Callable[[], object]) -> None:
+        try:
+            step()
+            self._troubled.discard(what)
+        except Exception as error:
+            if what not in self._troubled:
+                self._troubled.add(what)
+                log.warning("the clock cannot %s now, it goes on trying: %s", what, error)

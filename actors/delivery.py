@@ -1,0 +1,70 @@
+"""A delivery: a message whose task this process has claimed, on its way through a Dramatiq worker."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from dramatiq import Message
+from dramatiq.broker import MessageProxy
+
+from tasks.values import Claimed
+
+
+class Delivery(MessageProxy):
+    """What our consumers yield. Its actor is called with the delivery itself."""
+
+    def __init__(self, message: "Message[Any]", claim: Claimed) -> None:
+        super().__init__(message)
+        self.claim = claim
+        self.recorded: Future[Any] | None = None
+
+    @property
+    def args(self) -> tuple["Delivery"]:  # type: ignore[override]
+        """The argument of the recorded call."""
+        return (self,)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:  # type: ignore[override]
+        """None."""
+        return {}
+
+    def when_recorded(self, act: Callable[[], None]) -> None:
+        """Act once the outcome is committed: what is not recorded is never acknowledged."""
+        if self.recorded is not None:
+            self.recorded.add_done_callback(lambda future: act() if future.exception() is None else None)
+
+
+def message_for(claim: Claimed) -> "Message[Any]":
+    """A message for a task that was claimed without one."""
+    return Message(
+        queue_name=claim.queue,
+        actor_name=claim.task_type,
+        args=(str(claim.id),),
+        kwargs={},
+        options={},
+        message_id=str(claim.id),
+    )
+
+
+class Slots:
+    """How many claims a process may hold: one for each worker thread."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._changed = threading.Condition()
+
+    def take(self, most: int, timeout: float) -> int:
+        """Take up to ``most`` free slots, waiting for the first one up to ``timeout`` seconds."""
+        with self._changed:
+            if not self._free:
+                self._changed.wait(timeout)
+            taken = min(self._free, most)
+            self._free -= taken
+            return taken
+
+    def give(self, count: int = 1) -> None:
+        """Give slots back."""
+        with self._changed:
+            self._free += count
+            self._changed.notify_all()

@@ -1,0 +1,41 @@
+"""The dispatcher: keeps a small window of ready work on RabbitMQ, best rank first, from what Postgres holds."""
+
+import time
+
+from actors.rabbitmq.publisher import Publisher, new_dispatch
+from tasks.ledger import Ledger
+from tasks.queries import Queries
+
+MOST_AT_ONCE = 500
+LOST_AFTER_SECONDS = 10.0
+RESEND_EVERY_SECONDS = 2.0
+
+
+class Dispatcher:
+    """Takes ready rows that nobody has published, and publishes again what got lost."""
+
+    def __init__(self, ledger: Ledger, queries: Queries, publisher: Publisher) -> None:
+        self._ledger = ledger
+        self._queries = queries
+        self._publisher = publisher
+        self._resent_at = time.monotonic()
+
+    def step(self) -> int:
+        """Fill the windows once; how many tasks were taken."""
+        if not self._publisher.is_open:
+            return 0
+        taken = 0
+        for queue, waiting in self._queries.backlog().items():
+            room = min(waiting, self._publisher.room(queue), MOST_AT_ONCE)
+            if room:
+                taken += self._ledger.take(queue, room, new_dispatch()).result()
+        if time.monotonic() - self._resent_at > RESEND_EVERY_SECONDS:
+            self._resent_at = time.monotonic()
+            self._resend()
+        return taken
+
+    def _resend(self) -> None:
+        """What was published a while ago, is unclaimed, and is not on RabbitMQ any more, got lost."""
+        for queue in self._queries.queue_names():
+            if self._publisher.ready_count(queue) == 0:
+                self._ledger.resend(queue, LOST_AFTER_SECONDS).result()

@@ -1,0 +1,117 @@
+"""Interrupting actors: an exception is raised in the thread of a task that was cancelled or ran out of time.
+
+It is raised under the thread's own lock, and only while that very attempt is inside the actor: an exception
+that came late would hit our own code, or the next task.
+"""
+
+import ctypes
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from uuid import UUID
+
+from actors.context import Cancelled, CurrentTask, Drained, TimedOut
+
+log = logging.getLogger("callboard.interrupts")
+
+R = TypeVar("R")
+INTERRUPTIONS = (Cancelled, TimedOut, Drained)
+PRECISION = 0.25
+LOCK_PATIENCE = 5.0
+
+
+class _Inside:
+    """One attempt that is inside its actor."""
+
+    def __init__(self, current: CurrentTask, deadline: float) -> None:
+        self.current = current
+        self.deadline = deadline
+        self.thread = threading.get_ident()
+        self.lock = threading.Lock()
+        self.active = True
+        self.raised = False
+
+    def interrupt(self, kind: type[BaseException]) -> None:
+        """Raise ``kind`` in the attempt's thread, at most once and only while it is active."""
+        if not self.lock.acquire(timeout=LOCK_PATIENCE):
+            return
+        try:
+            if self.active and not self.raised:
+                self.raised = True
+                self.current.interrupt(kind())
+                _raise_in(self.thread, kind)
+        finally:
+            self.lock.release()
+
+    def leave(self) -> None:
+        """Close the door; an exception that is under way is caught or called back."""
+        while True:
+            try:
+                self.active = False
+                if self.lock.acquire(timeout=LOCK_PATIENCE):
+                    _raise_in(self.thread, None)
+                    self.lock.release()
+                return
+            except INTERRUPTIONS:
+                continue
+
+
+class Interrupts:
+    """All attempts that are inside an actor in this process, and the thread that watches their time."""
+
+    def __init__(self) -> None:
+        self._inside: dict[UUID, _Inside] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="callboard-timeouts", daemon=True)
+
+    def start(self) -> "Interrupts":
+        """Start watching timeouts."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Stop watching timeouts."""
+        self._stopping.set()
+
+    def run(self, current: CurrentTask, timeout: float, call: Callable[[], R]) -> R:
+        """``call()``, interruptible, for at most ``timeout`` seconds.
+
+        Raises:
+          Cancelled, TimedOut, Drained: the attempt was interrupted.
+        """
+        inside = _Inside(current, time.monotonic() + timeout)
+        self._inside[current.id] = inside
+        try:
+            return call()
+        finally:
+            inside.leave()
+            self._inside.pop(current.id, None)
+
+    def cancel(self, task_id: UUID) -> None:
+        """Interrupt a task, if it is inside an actor here."""
+        if inside := self._inside.get(task_id):
+            inside.interrupt(Cancelled)
+
+    def everything(self, kind: type[BaseException] = Drained) -> None:
+        """Interrupt all tasks of this process: its time, or its lease, is over."""
+        for inside in list(self._inside.values()):
+            inside.interrupt(kind)
+
+    @property
+    def count(self) -> int:
+        """How many attempts are inside an actor."""
+        return len(self._inside)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(PRECISION):
+            now = time.monotonic()
+            for inside in list(self._inside.values()):
+                if inside.deadline <= now:
+                    inside.interrupt(TimedOut)
+
+
+def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    exception: Any = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)

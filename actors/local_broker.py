@@ -1,0 +1,108 @@
+"""The broker of the embedded default: workers fetch from Postgres by claiming; no RabbitMQ is needed."""
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from dramatiq import Broker, Message
+from dramatiq.broker import Consumer, MessageProxy
+
+from actors.delivery import Delivery, Slots, message_for
+from actors.errors import BrokerError
+from tasks.ledger import Ledger
+
+#: How long an idle consumer waits before it looks by itself, in seconds; a notice wakes it at once.
+POLL = 1.0
+
+
+class LocalBroker(Broker):
+    """A Dramatiq broker whose queues are the ready rows of the record."""
+
+    def __init__(self, ledger: Ledger, slots: Slots) -> None:
+        super().__init__(middleware=[])
+        self.ledger = ledger
+        self.slots = slots
+        self.queues: set[str] = set()
+        self.stopping = threading.Event()
+        self._wakers: list[threading.Event] = []
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1_000) -> "LocalConsumer":
+        """A consumer that claims ready tasks of one queue."""
+        consumer = LocalConsumer(self, queue_name)
+        self._wakers.append(consumer.wake)
+        return consumer
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Serve a queue from now on."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def get_declared_queues(self) -> set[str]:
+        """The queues that are served."""
+        return self.queues.copy()
+
+    def enqueue(self, message: "Message[Any]", *, delay: int | None = None) -> "Message[Any]":
+        """Refused: work is submitted to the record, never enqueued beside it."""
+        raise BrokerError("tasks are submitted, not enqueued: use submit() or POST /tasks")
+
+    def wake(self) -> None:
+        """Something became ready: look at once."""
+        for waker in self._wakers:
+            waker.set()
+
+
+class LocalConsumer(Consumer):
+    """Claims as many tasks as there are free threads."""
+
+    def __init__(self, broker: LocalBroker, queue_name: str) -> None:
+        self._broker = broker
+        self._queue_name = queue_name
+        self._fetched: deque[Delivery] = deque()
+        self.wake = threading.Event()
+
+    def __next__(self) -> Delivery | None:
+        """The next claimed task, or None after an idle moment."""
+        if self._fetched:
+            return self._fetched.popleft()
+        if self._broker.stopping.is_set():
+            self.wake.wait(0.1)
+            return None
+        free = self._broker.slots.take(64, POLL)
+        if not free:
+            return None
+        self._fetch(free)
+        if self._fetched:
+            return self._fetched.popleft()
+        self.wake.wait(POLL)
+        return None
+
+    def _fetch(self, free: int) -> None:
+        self.wake.clear()
+        types = sorted(self._broker.get_declared_actors())
+        claims = self._broker.ledger.fetch([self._queue_name], types, free).result()
+        self._broker.slots.give(free - len(claims))
+        self._fetched.extend(Delivery(message_for(claim), claim) for claim in claims)
+
+    def ack(self, message: MessageProxy) -> None:
+        """Free the thread's slot; the record needs no acknowledgement."""
+        self._broker.slots.give()
+
+    def nack(self, message: MessageProxy) -> None:
+        """Never used: a failed task is a state of the record."""
+        self._broker.slots.give()
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Hand back claims that were not started."""
+        waiting = [*messages, *self._fetched]
+        self._fetched.clear()
+        for one in waiting:
+            if isinstance(one, Delivery):
+                self._broker.ledger.release(one.claim)
+                self._broker.slots.give()
+
+    def close(self) -> None:
+        """Hand back what was fetched but not yielded."""
+        self.requeue(())

@@ -1,0 +1,1 @@
+"""RabbitMQ: the broker whose consumers claim what arrives, and the publisher of dispatches."""

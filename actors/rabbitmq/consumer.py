@@ -1,0 +1,207 @@
+"""The consumer: takes what has arrived, claims it in one batch, and yields what was claimed."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pika
+from dramatiq import Message
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.errors import DecodeError
+
+from actors.delivery import Delivery, Slots
+from actors.rabbitmq.acknowledgements import Acknowledgements
+from actors.rabbitmq.topology import CONNECTION_ERRORS, connect, declarations, lost
+from tasks.values import Arrival, Claimed, Refused
+
+log = logging.getLogger("callboard.consumer")
+
+UNKNOWN_TYPE_SECONDS = 5.0
+IDLE_SECONDS = 0.05
+
+
+class Intake(msgspec.Struct):
+    """What consumers need: where to connect, how many claims there is room for, and verbs of the ledger."""
+
+    urls: Sequence[pika.URLParameters]
+    queue_type: str
+    slots: Slots
+    claim: Callable[[Arrival], "Future[Claimed | Refused]"]
+    postpone: Callable[[Arrival, float], "Future[bool]"]
+    release: Callable[[Claimed], "Future[bool]"]
+    take_over: Callable[[Refused], None]
+    types: set[str] = msgspec.field(default_factory=set)
+    stopping: threading.Event = msgspec.field(default_factory=threading.Event)
+
+
+class _Arrived(msgspec.Struct, frozen=True):
+    """A message in memory, not yet claimed."""
+
+    tag: int
+    message: Any
+    arrival: Arrival
+
+
+class RabbitDelivery(Delivery):
+    """A delivery that remembers who delivered it: only that consumer may acknowledge its tag."""
+
+    def __init__(self, message: Any, claim: Claimed, consumer: "RabbitConsumer", tag: int) -> None:
+        super().__init__(message, claim)
+        self.consumer = consumer
+        self.tag = tag
+
+
+class RabbitConsumer(Consumer):
+    """One queue on one connection. All of pika is called on the consumer's own thread."""
+
+    def __init__(self, intake: Intake, queue_name: str, prefetch: int, timeout: float) -> None:
+        self._intake = intake
+        self._queue_name = queue_name
+        self._timeout = timeout
+        self._arrived: deque[_Arrived] = deque()
+        self._claimed: deque[RabbitDelivery] = deque()
+        self._acks = Acknowledgements()
+        self._consuming = True
+        self._connection = connect(intake.urls)
+        try:
+            self._channel = self._connection.channel()
+            for name, arguments in declarations(queue_name, intake.queue_type):
+                self._channel.queue_declare(name, durable=True, arguments=arguments)
+            self._channel.basic_qos(prefetch_count=prefetch)
+            self._tag = self._channel.basic_consume(queue_name, self._take_in)
+            self._channel.add_on_cancel_callback(self._on_cancelled)
+        except CONNECTION_ERRORS as error:
+            self._drop_connection()
+            raise lost(error) from None
+
+    def __next__(self) -> RabbitDelivery | None:
+        """The next claimed task, or None after an idle moment.
+
+        Raises:
+          ConnectionClosed: RabbitMQ is gone; what is in memory is dropped before any claim.
+        """
+        if self._claimed:
+            return self._claimed.popleft()
+        try:
+            self._acknowledge()
+            self._connection.process_data_events(0 if self._arrived else self._timeout)
+            if self._intake.stopping.is_set():
+                self._stop_consuming()
+            elif not self._consuming:
+                raise lost(RuntimeError(f"the queue {self._queue_name} was deleted"))
+        except CONNECTION_ERRORS as error:
+            self._arrived.clear()
+            raise lost(error) from None
+        self._claim_arrived()
+        return self._claimed.popleft() if self._claimed else None
+
+    def ack(self, message: MessageProxy) -> None:
+        """Acknowledge once the outcome is committed, and free the thread's slot now."""
+        self._intake.slots.give()
+        if isinstance(message, RabbitDelivery):
+            owner, tag = message.consumer, message.tag
+            message.when_recorded(lambda: owner._settled(tag))
+
+    def nack(self, message: MessageProxy) -> None:
+        """As `ack`: our own messages are never rejected; their failure is a state of the record."""
+        self.ack(message)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Hand back claims that were not started; their rows are dispatched again."""
+        waiting = [*messages, *self._claimed]
+        self._claimed.clear()
+        for one in waiting:
+            if isinstance(one, RabbitDelivery):
+                self._intake.slots.give()
+                one.recorded = self._intake.release(one.claim)
+                one.when_recorded(lambda owner=one.consumer, tag=one.tag: owner._settled(tag))  # type: ignore[misc]
+                one.recorded.result(10)
+
+    def close(self) -> None:
+        """Send the last acks and close the connection; RabbitMQ requeues what is unacknowledged."""
+        self.requeue(())
+        try:
+            self._acknowledge()
+        except CONNECTION_ERRORS:
+            log.info("the last acks of %s were lost with their connection", self._queue_name)
+        self._drop_connection()
+
+    # --- on the consumer's thread ----------------------------------------------------------------
+
+    def _take_in(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        try:
+            message = Message.decode(body)
+            arrival = Arrival(UUID(message.args[0]), int(message.options["dispatch"]))
+        except (DecodeError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+            log.error("a message in %s is not one of ours; it goes to the dead letters", self._queue_name)
+            channel.basic_nack(method.delivery_tag, requeue=False)
+            return
+        self._acks.delivered(method.delivery_tag)
+        self._arrived.append(_Arrived(method.delivery_tag, message, arrival))
+
+    def _on_cancelled(self, frame: Any) -> None:
+        self._consuming = False
+
+    def _stop_consuming(self) -> None:
+        if self._consuming:
+            self._consuming = False
+            self._arrived.clear()  # unclaimed: RabbitMQ gives them to others when the channel closes
+            self._channel.basic_cancel(self._tag)
+
+    def _claim_arrived(self) -> None:
+        while self._arrived and not self._intake.stopping.is_set():
+            free = self._intake.slots.take(len(self._arrived), IDLE_SECONDS)
+            if not free:
+                return
+            batch = [self._arrived.popleft() for _ in range(free)]
+            known = [one for one in batch if one.message.actor_name in self._intake.types]
+            pending = [(one, self._intake.claim(one.arrival)) for one in known]
+            self._intake.slots.give(free - len(known))
+            for one in batch:
+                if one not in known:
+                    self._postpone(one)
+            for one, future in pending:
+                self._sort(one, future.result())
+            if self._claimed:
+                return
+
+    def _sort(self, one: _Arrived, outcome: Any) -> None:
+        if isinstance(outcome, Claimed):
+            self._claimed.append(RabbitDelivery(one.message, outcome, self, one.tag))
+            return
+        self._intake.slots.give()
+        if outcome.reason == "running":
+            self._intake.take_over(outcome)
+        self._acks.done(one.tag)
+
+    def _postpone(self, one: _Arrived) -> None:
+        log.info("type %s is unknown here; its task waits for another worker", one.message.actor_name)
+        future = self._intake.postpone(one.arrival, UNKNOWN_TYPE_SECONDS)
+        tag = one.tag
+        future.add_done_callback(lambda done: self._settled(tag) if done.exception() is None else None)
+
+    def _acknowledge(self) -> None:
+        for tag, multiple in self._acks.collect():
+            self._channel.basic_ack(tag, multiple)
+
+    def _drop_connection(self) -> None:
+        try:
+            if self._connection.is_open:
+                self._connection.close()
+        except CONNECTION_ERRORS:
+            log.debug("the connection of %s was closed already", self._queue_name)
+
+    # --- on any thread ---------------------------------------------------------------------------
+
+    def _settled(self, tag: int) -> None:
+        """The outcome of a message is committed: acknowledge it with the next group."""
+        if self._acks.done(tag):
+            try:
+                self._connection.add_callback_threadsafe(lambda: None)  # wakes the consumer's thread
+            except CONNECTION_ERRORS:
+                log.debug("an ack for %s came after its connection was closed", self._queue_name)

@@ -1,0 +1,289 @@
+"""The publisher: batches of hints in a pipeline of confirms, on one connection with a thread of its own.
+
+A batch is confirmed as a whole, or it is reported as not confirmed and its rows are dispatched again; a
+message that then exists twice is told by its dispatch id.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pika
+import pika.exceptions
+from dramatiq import Message
+
+from actors.rabbitmq.topology import MOST_PRIORITY, declarations
+from tasks.values import Hint
+
+log = logging.getLogger("callboard.publisher")
+
+RECONNECT_SECONDS = 0.2
+COUNT_SECONDS = 0.2
+CONFIRM_SECONDS = 10.0
+WINDOW = 1_000
+
+
+class _Batch:
+    """A dispatch that is being published: the tags that are not confirmed yet."""
+
+    def __init__(self, dispatch: int, hints: Sequence[Hint]) -> None:
+        self.dispatch = dispatch
+        self.hints = hints
+        self.tags: set[int] = set()
+        self.published = False
+        self.began = time.monotonic()
+
+
+class Publisher:
+    """An outlet of the ledger (see `tasks.ledger.Outlet`) on RabbitMQ.
+
+    ``confirmed(dispatch)`` and ``unconfirmed(dispatch)`` are called on the publisher's thread.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[pika.URLParameters],
+        queue_type: str,
+        *,
+        confirmed: Callable[[int], Any],
+        unconfirmed: Callable[[int], Any],
+        window: int = WINDOW,
+    ) -> None:
+        self._urls = list(urls)
+        self._queue_type = queue_type
+        self._confirmed = confirmed
+        self._unconfirmed = unconfirmed
+        self._window = window
+        self._stopping = threading.Event()
+        self._connection: Any = None
+        self._channel: Any = None
+        self._open = False
+        self._blocked = False
+        self._declared: set[str] = set()
+        self._ready: dict[str, int] = {}
+        self._batches: dict[int, _Batch] = {}
+        self._by_tag: dict[int, _Batch] = {}
+        self._next_tag = 1
+        self._turn = 0
+        self._thread = threading.Thread(target=self._run, name="callboard-publisher", daemon=True)
+
+    # --- the outlet, on any thread ---------------------------------------------------------------
+
+    def start(self) -> "Publisher":
+        """Connect, on the publisher's own thread, and stay connected."""
+        self._thread.start()
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be published now."""
+        return self._open and not self._blocked
+
+    def stamp(self) -> int | None:
+        """A new dispatch id, or None while RabbitMQ is away or blocks publishers."""
+        return new_dispatch() if self.is_open else None
+
+    def closed_queues(self) -> list[str]:
+        """The queues that have a full window of ready messages."""
+        return [queue for queue, ready in list(self._ready.items()) if ready >= self._window]
+
+    def room(self, queue: str) -> int:
+        """How many more messages of a queue may be published now."""
+        return max(0, self._window - self._ready.get(queue, 0)) if self.is_open else 0
+
+    def ready_count(self, queue: str) -> int | None:
+        """RabbitMQ's own count of ready messages as last seen; None if it is not known."""
+        return self._ready.get(queue) if self.is_open else None
+
+    def publish(self, dispatch: int, hints: Sequence[Hint]) -> None:
+        """Publish a committed batch."""
+        connection = self._connection
+        if not self._open or connection is None:
+            self._unconfirmed(dispatch)
+            return
+        connection.ioloop.add_callback_threadsafe(lambda: self._begin(_Batch(dispatch, hints)))
+
+    def close(self) -> None:
+        """Stop. What is not confirmed by now is left to others."""
+        self._stopping.set()
+        connection = self._connection
+        if connection is not None and self._thread.is_alive():
+            connection.ioloop.add_callback_threadsafe(self._hang_up)
+        self._thread.join(5)
+
+    # --- on the publisher's thread ---------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._connection = pika.SelectConnection(
+                    self._urls[self._turn % len(self._urls)],
+                    on_open_callback=self._on_open,
+                    on_open_error_callback=self._on_lost,
+                    on_close_callback=self._on_lost,
+                )
+                self._connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(True))
+                self._connection.add_on_connection_unblocked_callback(lambda *_: self._set_blocked(False))
+                self._connection.ioloop.start()
+            except Exception:
+                log.exception("the publisher's connection failed")
+            self._forget()
+            self._turn += 1
+            self._stopping.wait(RECONNECT_SECONDS)
+
+    def _on_open(self, connection: Any) -> None:
+        connection.channel(on_open_callback=self._on_channel)
+
+    def _on_channel(self, channel: Any) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_return_callback(self._on_returned)
+        channel.confirm_delivery(self._on_confirm, callback=self._on_confirming)
+
+    def _on_confirming(self, frame: Any) -> None:
+        self._open = True
+        log.info("publishing to RabbitMQ")
+        self._watch()
+
+    def _on_lost(self, connection: Any, reason: BaseException) -> None:
+        if self._open and not self._stopping.is_set():
+            log.warning("RabbitMQ went away, connecting again: %s", reason)
+        connection.ioloop.stop()
+
+    def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
+        if not self._stopping.is_set():
+            log.warning("RabbitMQ closed the publisher's channel: %s", reason)
+        self._hang_up()
+
+    def _set_blocked(self, blocked: bool) -> None:
+        self._blocked = blocked
+        log.warning("RabbitMQ %s publishers", "blocks" if blocked else "lets in")
+
+    def _hang_up(self) -> None:
+        if self._connection.is_open:
+            self._connection.close()
+        elif self._connection.is_closed:
+            self._connection.ioloop.stop()
+
+    def _forget(self) -> None:
+        """The connection is gone: whatever was not confirmed is dispatched again by somebody."""
+        self._open = self._blocked = False
+        self._declared.clear()
+        self._ready.clear()
+        self._by_tag.clear()
+        self._next_tag = 1
+        batches, self._batches = self._batches, {}
+        for dispatch in batches:
+            self._unconfirmed(dispatch)
+
+    def _watch(self) -> None:
+        """Every moment: count what is ready, and give up on batches that RabbitMQ does not confirm."""
+        if not self._open or self._stopping.is_set():
+            return
+        now = time.monotonic()
+        if any(now - batch.began > CONFIRM_SECONDS for batch in self._batches.values()):
+            log.warning("RabbitMQ confirms nothing any more, connecting again")
+            self._hang_up()
+            return
+        for queue in self._declared:
+            self._count(queue)
+        self._connection.ioloop.call_later(COUNT_SECONDS, self._watch)
+
+    def _count(self, queue: str) -> None:
+        (_, _), (name, arguments) = declarations(queue, self._queue_type)
+        self._channel.queue_declare(
+            name, durable=True, arguments=arguments, callback=lambda frame: self._on_counted(queue, frame)
+        )
+
+    def _on_counted(self, queue: str, frame: Any) -> None:
+        self._ready[queue] = frame.method.message_count
+
+    def _begin(self, batch: _Batch) -> None:
+        if not self._open:
+            self._unconfirmed(batch.dispatch)
+            return
+        self._batches[batch.dispatch] = batch
+        missing = sorted({hint.queue for hint in batch.hints} - self._declared)
+        self._declare(missing, lambda: self._publish(batch))
+
+    def _declare(self, queues: list[str], then: Callable[[], None]) -> None:
+        if not queues:
+            then()
+            return
+        queue, rest = queues[0], queues[1:]
+        (dead, dead_arguments), (name, arguments) = declarations(queue, self._queue_type)
+
+        def on_declared(frame: Any) -> None:
+            self._declared.add(queue)
+            self._ready[queue] = frame.method.message_count
+            self._declare(rest, then)
+
+        self._channel.queue_declare(dead, durable=True, arguments=dead_arguments)
+        self._channel.queue_declare(name, durable=True, arguments=arguments, callback=on_declared)
+
+    def _publish(self, batch: _Batch) -> None:
+        for hint in batch.hints:
+            self._channel.basic_publish("", hint.queue, encode(hint), _properties(hint), mandatory=True)
+            batch.tags.add(self._next_tag)
+            self._by_tag[self._next_tag] = batch
+            self._next_tag += 1
+            self._ready[hint.queue] = self._ready.get(hint.queue, 0) + 1
+        batch.published = True
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        tags = [method.delivery_tag]
+        if method.multiple:
+            tags = [tag for tag in self._by_tag if tag <= method.delivery_tag]
+        refused = isinstance(method, pika.spec.Basic.Nack)
+        for tag in tags:
+            batch = self._by_tag.pop(tag, None)
+            if batch is None:
+                continue
+            batch.tags.discard(tag)
+            if refused:
+                self._give_up(batch)
+            elif not batch.tags and self._batches.pop(batch.dispatch, None) is not None:
+                self._confirmed(batch.dispatch)
+
+    def _on_returned(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """A queue was deleted under us: declare it again, and dispatch the batch again."""
+        self._declared.discard(method.routing_key)
+        batch = self._batches.get(int(properties.headers["dispatch"]))
+        if batch is not None:
+            self._give_up(batch)
+
+    def _give_up(self, batch: _Batch) -> None:
+        if self._batches.pop(batch.dispatch, None) is not None:
+            self._unconfirmed(batch.dispatch)
+
+
+def new_dispatch() -> int:
+    """A random id for a batch (62 bits)."""
+    return secrets.randbits(62)
+
+
+def encode(hint: Hint) -> bytes:
+    """The message about a task: a Dramatiq message whose argument is the task's id."""
+    message: Message[Any] = Message(
+        queue_name=hint.queue,
+        actor_name=hint.task_type,
+        args=(str(hint.task_id),),
+        kwargs={},
+        options={"dispatch": hint.dispatch},
+        message_id=str(hint.task_id),
+    )
+    return message.encode()
+
+
+def _properties(hint: Hint) -> pika.BasicProperties:
+    return pika.BasicProperties(
+        delivery_mode=2,
+        content_type="application/json",
+        priority=min(hint.priority, MOST_PRIORITY),
+        message_id=str(hint.task_id),
+        headers={"dispatch": str(hint.dispatch)},
+    )

@@ -1,0 +1,70 @@
+"""What Callboard declares on RabbitMQ, and how it connects."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pika
+import pika.exceptions
+from dramatiq.common import xq_name
+from dramatiq.errors import ConnectionClosed
+
+from actors.errors import BrokerError
+
+MOST_PRIORITY = 10
+DEAD_MESSAGE_TTL_MS = 7 * 86_400_000
+DELIVERY_LIMIT = 20
+HEARTBEAT_SECONDS = 10
+PATIENCE_SECONDS = 5
+CONNECTION_ERRORS = (pika.exceptions.AMQPError, OSError, AssertionError)
+
+
+def parameters(urls: Sequence[str]) -> list[pika.URLParameters]:
+    """Connection parameters with time limits of a few seconds, one for each URL.
+
+    Raises:
+      BrokerError: a URL cannot be read.
+    """
+    found = []
+    for url in urls:
+        try:
+            one = pika.URLParameters(url)
+        except (ValueError, TypeError) as error:
+            raise BrokerError(
+                f"CALLBOARD_BROKER_URL holds a URL that cannot be read ({error}): use amqp://user:password@host"
+            ) from None
+        one.heartbeat = HEARTBEAT_SECONDS
+        one.blocked_connection_timeout = PATIENCE_SECONDS
+        one.socket_timeout = PATIENCE_SECONDS
+        one.stack_timeout = PATIENCE_SECONDS
+        one.connection_attempts = 1
+        found.append(one)
+    return found
+
+
+def declarations(queue: str, queue_type: str) -> list[tuple[str, dict[str, Any]]]:
+    """The queues behind one name, with their arguments: the dead letters' first, then the queue itself."""
+    dead: dict[str, Any] = {"x-message-ttl": DEAD_MESSAGE_TTL_MS}
+    work: dict[str, Any] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(queue)}
+    if queue_type == "quorum":
+        dead |= {"x-queue-type": "quorum"}
+        work |= {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+    else:
+        work |= {"x-max-priority": MOST_PRIORITY, "x-queue-version": 2}
+    return [(xq_name(queue), dead), (queue, work)]
+
+
+def connect(urls: Sequence[pika.URLParameters]) -> Any:
+    """A new blocking connection to the first URL that answers.
+
+    Raises:
+      ConnectionClosed: none does; Dramatiq tries again.
+    """
+    try:
+        return pika.BlockingConnection(list(urls))
+    except CONNECTION_ERRORS as error:
+        raise lost(error) from None
+
+
+def lost(error: BaseException) -> ConnectionClosed:
+    """The error that tells Dramatiq to connect again."""
+    return ConnectionClosed(error)  # type: ignore[no-untyped-call]

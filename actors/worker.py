@@ -1,0 +1,174 @@
+"""A worker process: one Dramatiq worker, its lease, and the threads that keep it informed."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import dramatiq
+import dramatiq.worker
+import msgspec
+
+from actors.context import Drained, Resources
+from actors.delivery import Slots
+from actors.interrupts import Interrupts
+from actors.local_broker import LocalBroker
+from actors.rabbitmq import topology
+from actors.rabbitmq.broker import RabbitBroker
+from actors.rabbitmq.consumer import Intake
+from actors.recorded_call import Flow, RecordedCall
+from actors.registry import Registry
+from tasks.leases import Coroner, Lease, Profile
+from tasks.ledger import CANCEL_CHANNEL, READY_CHANNEL, Ledger
+from tasks.notices import Listener
+from tasks.queries import Queries
+from tasks.values import Refused
+
+log = logging.getLogger("callboard.worker")
+
+RESTART_SECONDS = 0.2
+WATCH_SECONDS = 1.0
+LAST_WORDS_SECONDS = 5.0
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker process runs. ``queues``: only these; empty: all there are."""
+
+    database_url: str
+    broker_urls: Sequence[str] = ()
+    queue_type: str = "classic"
+    threads: int = 8
+    queues: Sequence[str] = ()
+    drain_seconds: float = 60.0
+    version: str = "0"
+
+
+class Worker:
+    """Claims tasks and runs them on its threads until it is drained."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        ledger: Ledger,
+        queries: Queries,
+        registry: Registry,
+        resources: Resources,
+        flow: Flow,
+    ) -> None:
+        self._options = options
+        self._ledger = ledger
+        self._queries = queries
+        self._registry = registry
+        self._slots = Slots(options.threads)
+        self._interrupts = Interrupts()
+        self._coroner = Coroner(options.database_url)
+        self._stopping = threading.Event()
+        self.lease_lost = threading.Event()
+        self._call = RecordedCall(ledger, registry, resources, self._interrupts, flow)
+        self._broker: LocalBroker | RabbitBroker = (
+            RabbitBroker(self._intake()) if options.broker_urls else LocalBroker(ledger, self._slots)
+        )
+        self._lease = Lease(options.database_url, ledger.owner, self._profile(), self._lose_lease)
+        self._listener = Listener(
+            options.database_url, {CANCEL_CHANNEL: self._on_cancel, READY_CHANNEL: self._on_ready}
+        )
+        self._watcher = threading.Thread(target=self._watch_queues, name="callboard-queues", daemon=True)
+        self._dramatiq = dramatiq.Worker(
+            self._broker,
+            queues=set(options.queues) or None,
+            worker_threads=options.threads,
+            worker_timeout=100,
+        )
+
+    def start(self) -> "Worker":
+        """Take the lease, declare the actors, and begin to claim."""
+        # Dramatiq reads its restart delay at import; a few seconds of it would be seconds of standing still.
+        dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RESTART_SECONDS
+        self._lease.start()
+        self._interrupts.start()
+        for actor in self._registry:
+            dramatiq.Actor(
+                self._call,
+                broker=self._broker,
+                actor_name=actor.name,
+                queue_name=actor.policy.queue,
+                priority=0,
+                options={},
+            )
+        self._dramatiq.start()
+        self._listener.start()
+        self._watcher.start()
+        return self
+
+    def drain(self) -> None:
+        """Stop claiming, finish or hand back what runs, and give the lease back. No attempt is used up."""
+        self._stopping.set()
+        self._stop_claiming()
+        deadline = time.monotonic() + self._options.drain_seconds
+        while self._interrupts.count and time.monotonic() < deadline and not self.lease_lost.is_set():
+            time.sleep(0.05)
+        if self._interrupts.count:
+            log.warning("handing back %d tasks that still run", self._interrupts.count)
+            self._interrupts.everything(Drained)
+        self._dramatiq.stop(timeout=int(LAST_WORDS_SECONDS * 1_000))
+        self._listener.close()
+        self._interrupts.close()
+        self._lease.close()
+        self._coroner.close()
+
+    def _profile(self) -> Profile:
+        queues = list(self._options.queues) or self._registry.queues
+        return Profile("worker", self._options.version, queues, self._registry.names, self._options.threads)
+
+    def _intake(self) -> Intake:
+        return Intake(
+            topology.parameters(self._options.broker_urls),
+            self._options.queue_type,
+            self._slots,
+            claim=self._ledger.claim,
+            postpone=self._ledger.postpone,
+            release=self._ledger.release,
+            take_over=self._take_over,
+        )
+
+    def _stop_claiming(self) -> None:
+        if isinstance(self._broker, LocalBroker):
+            self._broker.stopping.set()
+            self._broker.wake()
+        else:
+            self._broker.intake.stopping.set()
+
+    def _take_over(self, refused: Refused) -> None:
+        """A redelivered task that runs elsewhere: if its process is dead, take everything back from it."""
+        if refused.worker is not None and refused.worker in self._coroner.dead():
+            log.warning("taking over from process %s, which died", refused.worker)
+            self._ledger.rescue(refused.worker)
+
+    def _on_cancel(self, text: str) -> None:
+        self._interrupts.cancel(UUID(text))
+
+    def _on_ready(self, _: str) -> None:
+        if isinstance(self._broker, LocalBroker):
+            self._broker.wake()
+
+    def _lose_lease(self) -> None:
+        self.lease_lost.set()
+        self._stop_claiming()
+        self._interrupts.everything(Drained)
+
+    def _watch_queues(self) -> None:
+        """Serve queues that come into being while this process runs."""
+        served = set(self._profile().queues)
+        while not self._stopping.wait(WATCH_SECONDS):
+            try:
+                found: Any = self._queries.queue_names()
+            except Exception as error:
+                log.debug("the queues cannot be read now: %s", error)
+                continue
+            for queue in found:
+                if not self._options.queues or queue in self._options.queues:
+                    self._broker.declare_queue(queue)
+                    served.add(queue)
+            self._lease.announce(sorted(served))

@@ -1,0 +1,86 @@
+"""Settling runs: reads a run, asks the flow, and applies its decision."""
+
+import logging
+import queue
+import threading
+from typing import Any
+from uuid import UUID
+
+from pipelines import flow
+from pipelines.catalogue import Catalogue
+from pipelines.errors import CompositionError
+from pipelines.flow import Defaults, Next
+from tasks.ledger import Ledger
+from tasks.ledger.runs import Advance
+from tasks.queries import Queries
+from tasks.states import FAILED, FINAL
+from tasks.values import Claimed
+
+log = logging.getLogger("callboard.flow")
+
+
+class Settler:
+    """The flow of a process (see `actors.recorded_call.Flow`): pure answers at once, settling on a thread."""
+
+    def __init__(self, catalogue: Catalogue, ledger: Ledger, queries: Queries, defaults: Defaults) -> None:
+        self._catalogue = catalogue
+        self._ledger = ledger
+        self._queries = queries
+        self._defaults = defaults
+        self._waiting: queue.SimpleQueue[UUID | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="callboard-settler", daemon=True)
+
+    def start(self) -> "Settler":
+        """Start the settling thread."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Settle what waits, then stop."""
+        self._waiting.put(None)
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def after(self, finished: Claimed, result: Any) -> Next:
+        """What follows a stage that finished.
+
+        Raises:
+          CompositionError: this process knows no such stage.
+        """
+        pipeline = self._catalogue.pipeline_of(finished.task_type)
+        if pipeline is None:
+            raise CompositionError(f"no pipeline here has the stage {finished.task_type}")
+        return flow.after(pipeline, finished, result, self._defaults)
+
+    def settle_soon(self, run_id: UUID) -> None:
+        """Settle a run on the settling thread."""
+        self._waiting.put(run_id)
+
+    def settle(self, run_id: UUID) -> None:
+        """Look at a run and apply what is due. Safe to repeat, and for several processes at once."""
+        run = self._queries.run(run_id)
+        if run is None:
+            return
+        if run.status in FINAL:
+            self._ledger.advance(Advance(run_id)).result()  # clears what was left behind
+            return
+        pipeline = self._catalogue.pipeline_of(run.task_type)
+        if pipeline is None:
+            return
+        try:
+            decision = flow.settle(
+                pipeline, run, lambda stage: self._queries.outputs(run_id, stage), self._defaults
+            )
+        except (CompositionError, TypeError) as error:
+            decision = Advance(
+                run_id, status=FAILED, error={"code": "bad_composition", "message": str(error)}
+            )
+        if decision is not None:
+            self._ledger.advance(decision).result()
+
+    def _run(self) -> None:
+        while (run_id := self._waiting.get()) is not None:
+            try:
+                self.settle(run_id)
+            except Exception as error:
+                log.warning("run %s could not be settled now; the clock will: %s", run_id, error)
