@@ -1,4 +1,4 @@
-"""The dispatcher: keeps a small window of ready work on RabbitMQ, best rank first, from what Postgres holds."""
+"""The dispatcher: keeps a small window of ready work on RabbitMQ, best rank first."""
 
 import time
 

@@ -6,7 +6,8 @@ their results. Types are checked here, when stages are composed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, get_args, get_origin, overload
+from types import UnionType
+from typing import Any, Generic, ParamSpec, TypeVar, Union, get_args, get_origin, overload
 
 import msgspec
 
@@ -15,6 +16,12 @@ from pipelines.errors import CompositionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Done(msgspec.Struct, frozen=True, rename={"value": "$done"}):
+    """Returned by a stage that knows the run's result already: the run completes with ``value``."""
+
+    value: Any
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -144,7 +151,7 @@ def _chain(part: "Chain | Stage[..., Any]") -> Chain:
 
 
 def _check(before: Step, after: Step) -> None:
-    given = before.actor.result_type
+    given = _without_done(before.actor.result_type)
     given = given if before.batch is None else list[given]  # type: ignore[valid-type]
     taken = after.actor.payload_type
     if after.batch is not None:
@@ -158,6 +165,13 @@ def _check(before: Step, after: Step) -> None:
             f"these cannot be chained: {before.name} gives {_spell(given)},"
             f" but {after.name} takes {_spell(taken)}"
         )
+
+
+def _without_done(kind: Any) -> Any:
+    """What goes to the next stage of a result type such as ``Validated | Done``."""
+    if get_origin(kind) in (Union, UnionType):
+        return Union[tuple(one for one in get_args(kind) if one is not Done)]  # noqa: UP007 - made at run time
+    return kind
 
 
 def _item(listed: Any) -> Any:

@@ -15,6 +15,9 @@ from tasks.ledger.runs import Advance
 from tasks.states import CANCELLED, COMPLETED, FAILED
 from tasks.values import Claimed, NewTask, RunState, StageState
 
+#: The key under which a `pipelines.composition.Done` is kept.
+DONE = "$done"
+
 
 class Defaults(msgspec.Struct, frozen=True):
     """What a policy leaves open. ``timeout`` is in seconds."""
@@ -38,6 +41,8 @@ def begin(pipeline: Pipeline, run: NewTask, defaults: Defaults) -> list[NewTask]
 
 def after(pipeline: Pipeline, finished: Claimed, result: Any, defaults: Defaults) -> Next:
     """What follows a stage that finished with ``result``."""
+    if is_done(result):
+        return Next(settle=True, progress=99.0)
     place = pipeline.position(finished.stage or "")
     done = 100.0 * (place + 1) / len(pipeline.steps)
     if pipeline.steps[place].batch is not None or place == len(pipeline.steps) - 1:
@@ -64,11 +69,18 @@ def settle(
     place = max(pipeline.position(stage.stage) for stage in run.stages)
     step = pipeline.steps[place]
     results = outputs(step.name)
-    value = results if step.batch is not None else results[0]
+    value: Any = results if step.batch is not None else results[0]
+    if is_done(value):
+        return Advance(run.id, status=COMPLETED, result=value[DONE])
     if place == len(pipeline.steps) - 1:
         return Advance(run.id, status=COMPLETED, result=value)
     successors, ended = _start(pipeline, run.task, place + 1, value, defaults)
     return Advance(run.id, status=COMPLETED, result=[]) if ended else Advance(run.id, successors)
+
+
+def is_done(result: Any) -> bool:
+    """Whether a stage's result (as it is kept) is a `pipelines.composition.Done`."""
+    return isinstance(result, dict) and set(result) == {DONE}
 
 
 def _start(

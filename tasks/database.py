@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
-from playhouse.pool import PooledPostgresqlDatabase
+from peewee import InterfaceError, OperationalError
+from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
 
+from tasks.errors import Unavailable
+
+Database: TypeAlias = PooledPostgresqlDatabase
 CONNECT_TIMEOUT = 5
 
 
-def connect(url: str, *, pool: int = 10) -> PooledPostgresqlDatabase:
+def connect(url: str, *, pool: int = 10) -> Database:
     """A pooled database on psycopg 3 for ``url``; no connection is made before the first use.
 
     Connections are never opened by themselves: use `session`.
@@ -27,12 +31,17 @@ def connect(url: str, *, pool: int = 10) -> PooledPostgresqlDatabase:
 
 
 @contextmanager
-def session(database: PooledPostgresqlDatabase) -> Iterator[Any]:
-    """Lend this thread a connection of the pool; nested use shares it."""
-    with database.connection_context() if database.is_closed() else _shared():
+def session(database: Database) -> Iterator[Any]:
+    """Lend this thread a connection of the pool; nested use shares it.
+
+    Raises:
+      Unavailable: Postgres cannot be reached, or the connection was lost on the way.
+    """
+    if not database.is_closed():
         yield database
-
-
-@contextmanager
-def _shared() -> Iterator[None]:
-    yield
+        return
+    try:
+        with database.connection_context():
+            yield database
+    except (OperationalError, InterfaceError, MaxConnectionsExceeded) as error:
+        raise Unavailable(f"Postgres cannot be reached now: {error}") from error

@@ -286,7 +286,7 @@ UNION
 _BACKLOG = """
 SELECT q.name, (SELECT count(*) FROM (
     SELECT FROM task_state s WHERE s.queue = q.name AND s.status = 'queued' AND s.dispatch IS NULL
-    LIMIT 1000) AS some)
+    LIMIT 1000) AS waiting)
 FROM queues q"""
 
 _ORPHANED = """

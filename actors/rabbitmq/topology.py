@@ -54,7 +54,7 @@ def declarations(queue: str, queue_type: str) -> list[tuple[str, dict[str, Any]]
 
 
 def connect(urls: Sequence[pika.URLParameters]) -> Any:
-    """A new blocking connection to the first URL that answers.
+    """A new blocking connection to the first URL that answers (pika's, which has no types).
 
     Raises:
       ConnectionClosed: none does; Dramatiq tries again.

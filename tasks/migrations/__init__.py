@@ -35,7 +35,7 @@ def pending(database: PooledPostgresqlDatabase, package: str = "tasks.migrations
 
 def _apply(database: PooledPostgresqlDatabase, package: str, name: str, sql: str) -> bool:
     with database.atomic():
-        database.execute_sql(sql)
+        database.connection().execute(sql)  # not execute_sql: a % in a script is no placeholder
         database.execute_sql(
             "INSERT INTO schema_migrations (package, version) VALUES (%s, %s)", (package, name)
         )

@@ -1,0 +1,216 @@
+"""``callboard submit`` and ``callboard tasks``: submit tasks, list, show, watch and cancel them."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from api.cli.errors import BadInput
+from api.cli.progress import show_task
+from api.cli.remote import Remote, client_command
+from api.cli.text import clean, counted, moment, one_line
+from tasks.records import Event, Task
+from tasks.states import CANCELLED, COMPLETED, FAILED, RUNNING
+
+_COLOURS = {COMPLETED: "green", FAILED: "red", CANCELLED: "yellow", RUNNING: "cyan"}
+_VALUE_AT_MOST = 2_000
+
+
+@click.command
+@click.argument("task_type", metavar="TYPE")
+@click.option("--payload", metavar="JSON", help="The payload, as JSON.")
+@click.option(
+    "--file",
+    "payload_file",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="A file that holds the payload, as JSON; - is stdin.",
+)
+@click.option("--priority", help="0-10, or low, normal, high, critical.")
+@click.option("--queue", "queue_name", help="The queue; by default that of the type.")
+@click.option("--delay", type=click.FloatRange(0), help="Seconds to wait before the task may start.")
+@click.option("--kb", "kb_id", help="The knowledge base that it belongs to.")
+@click.option("--tag", "tags", multiple=True, help="A tag; may be given several times.")
+@click.option("--follow", is_flag=True, help="Watch it until it is final; ends with 1 if it failed.")
+@client_command
+def submit(
+    remote: Remote,
+    /,
+    task_type: str,
+    payload: str | None,
+    payload_file: Path | None,
+    follow: bool,
+    **fields: Any,
+) -> None:
+    """Submit a task of TYPE."""
+    given = {name: value for name, value in fields.items() if value not in (None, ())}
+    priority = given.get("priority")
+    if priority is not None and priority.isdigit():
+        given["priority"] = int(priority)
+    task = remote.client.submit(task_type, _payload(payload, payload_file), **given)
+    if follow:
+        remote.err.print(f"task {task.task_id}", highlight=False)
+        _watch(remote, str(task.task_id))
+    elif remote.as_json:
+        remote.show_json(task)
+    else:
+        remote.say(f"{task.task_id}  {task.status}")
+
+
+@click.group
+def tasks() -> None:
+    """List, show, watch and cancel tasks."""
+
+
+@tasks.command("list")
+@click.option("--status", "statuses", multiple=True, help="A status; may be given several times.")
+@click.option("--type", "task_type", help="Only tasks of this type.")
+@click.option("--queue", "queue_name", help="Only tasks of this queue.")
+@click.option("--kb", "kb_id", help="Only tasks of this knowledge base.")
+@click.option("--user", "user_id", help="Only tasks of this user.")
+@click.option("--project", "project_id", help="Only tasks of this project.")
+@click.option("--tag", help="Only tasks with this tag.")
+@click.option("--stages", is_flag=True, help="Also the stages of runs.")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="Tasks at most.")
+@click.option("--cursor", help="Where the page begins, as the page before said.")
+@client_command
+def list_tasks(remote: Remote, /, statuses: tuple[str, ...], stages: bool, **filters: Any) -> None:
+    """List tasks, the newest first."""
+    page = remote.client.tasks(status=",".join(statuses) or None, stages=stages or None, **filters)
+    if remote.as_json:
+        remote.show_json(page)
+        return
+    remote.out.print(_table(page.tasks))
+    more = "" if page.total_is_exact else "more than "
+    remote.say(f"{len(page.tasks)} of {more}{counted(page.total, 'task')}")
+    if page.next_cursor:
+        remote.say(f"Go on with --cursor {page.next_cursor}")
+
+
+@tasks.command
+@click.argument("task_id", metavar="ID")
+@client_command
+def show(remote: Remote, task_id: str) -> None:
+    """Show a task with its history."""
+    task, history = remote.client.task(task_id), remote.client.history(task_id)
+    if remote.as_json:
+        remote.show_json({"task": task, "history": history})
+        return
+    _show_fields(remote.out, task)
+    _show_history(remote.out, history)
+
+
+@tasks.command
+@click.argument("task_id", metavar="ID")
+@client_command
+def watch(remote: Remote, task_id: str) -> None:
+    """Watch a task until it is final. Ends with 1 if it did not complete."""
+    _watch(remote, task_id)
+
+
+@tasks.command
+@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
+@client_command
+def cancel(remote: Remote, task_ids: tuple[str, ...]) -> None:
+    """Cancel tasks, and the stages of runs with them."""
+    cancelled = []
+    for task_id in task_ids:
+        task = remote.client.cancel(task_id)
+        cancelled.append(task)
+        remote.say(f"{task.task_id}  {task.status}")
+    if remote.as_json:
+        remote.show_json({"tasks": cancelled})
+
+
+def _watch(remote: Remote, task_id: str) -> None:
+    show_task(remote.err, remote.client.follow(task_id), only_live=remote.as_json)
+    task = remote.client.task(task_id)
+    if remote.as_json:
+        remote.show_json(task)
+    else:
+        _show_end(remote.out, task)
+    if task.status != COMPLETED:
+        click.get_current_context().exit(1)
+
+
+def _payload(text: str | None, file: Path | None) -> Any:
+    if text is not None and file is not None:
+        raise click.UsageError("give --payload or --file, not both")
+    if file is not None:
+        with click.open_file(str(file), "rb") as content:
+            raw = content.read()
+    elif text is not None:
+        raw = text.encode()
+    else:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        origin = "--payload" if file is None else str(file)
+        raise BadInput(f"{origin} is not JSON ({error}): write it like '{{\"seconds\": 1}}'") from error
+
+
+def _table(found: list[Task]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("TASK", "TYPE", "STATUS", "PROGRESS", "QUEUE", "CREATED", ""):
+        # An id that is cut off cannot be copied.
+        table.add_column(heading, no_wrap=heading != "", min_width=36 if heading == "TASK" else None)
+    for task in found:
+        table.add_row(
+            str(task.task_id),
+            Text(clean(task.stage or task.task_type)),
+            Text(task.status, _COLOURS.get(task.status, "")),
+            f"{task.progress:.0f}%",
+            Text(clean(task.queue_name)),
+            moment(task.created_at),
+            Text(one_line(_remark(task), 60)),
+        )
+    return table
+
+
+def _remark(task: Task) -> str:
+    if task.error:
+        return f"{task.error.get('code')}: {task.error.get('message')}"
+    return task.wait_reason or task.message or task.phase or ""
+
+
+def _show_fields(console: Console, task: Task) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, value in msgspec.structs.asdict(task).items():
+        if value is not None and value != []:
+            style = _COLOURS.get(task.status, "") if name == "status" else ""
+            table.add_row(Text(name, "dim"), Text(_shown(value), style))
+    console.print(table)
+
+
+def _show_history(console: Console, history: list[Event]) -> None:
+    table = Table(box=None, pad_edge=False, title="history", title_justify="left")
+    for heading in ("TIME", "EVENT", "STATUS", "PHASE", "PROGRESS", "MESSAGE"):
+        table.add_column(heading)
+    for event in history:
+        percent = "" if event.progress is None else f"{event.progress:.0f}%"
+        status = Text(event.status, _COLOURS.get(event.status, ""))
+        message = Text(clean(event.message or ""))
+        table.add_row(moment(event.timestamp), event.kind, status, Text(event.phase or ""), percent, message)
+    console.print()
+    console.print(table)
+
+
+def _show_end(console: Console, task: Task) -> None:
+    console.print(Text.assemble(f"{task.task_id}  ", (task.status, _COLOURS.get(task.status, ""))))
+    if task.error:
+        console.print(Text(_remark(task), "red"), soft_wrap=True)
+    elif task.result is not None:
+        console.print(Text(_shown(task.result)), soft_wrap=True)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list):
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    else:
+        text = value if isinstance(value, str) else msgspec.to_builtins(value, str_keys=True)
+    text = clean(str(text))
+    return text if len(text) <= _VALUE_AT_MOST else f"{text[:_VALUE_AT_MOST]}… (--json shows all)"

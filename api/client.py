@@ -1,0 +1,341 @@
+"""Callboard over HTTP: ``Client`` speaks the routes of the API with plain methods and typed answers."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+import msgspec
+
+from api.client_answers import (
+    Accepted,
+    ApiError,
+    ClientError,
+    Document,
+    Hit,
+    KnowledgeBase,
+    Progress,
+    ServerUnreachable,
+    StillUnfinished,
+    UnexpectedAnswer,
+    converted,
+    is_temporary,
+    read,
+    refusal,
+)
+from tasks.records import Event, Task, TaskPage
+from tasks.states import FINAL
+
+__all__ = [
+    "DEFAULT_URL",
+    "Accepted",
+    "ApiError",
+    "Client",
+    "ClientError",
+    "Document",
+    "Hit",
+    "KnowledgeBase",
+    "Progress",
+    "ServerUnreachable",
+    "StillUnfinished",
+    "UnexpectedAnswer",
+    "is_temporary",
+]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+T = TypeVar("T")
+TaskId = UUID | str
+Pause = Callable[[float], object]
+
+_PREFIX = "/api/v1"
+_LOOK_FIRST, _LOOK_LAST, _LOOK_GROWTH = 0.05, 0.5, 1.5
+_OUTAGE_AT_MOST = 30.0
+# A large document is checked and stored, and a first search loads the model, before there is an answer.
+_PATIENT = 120.0
+_PAGE = 1_000
+
+
+class Client:
+    """A Callboard server at ``url``. May be used by several threads at once; close it, or use ``with``.
+
+    ``token`` is a JWT or an API key, ``timeout`` the seconds to wait for an answer. ``transport`` replaces
+    the network, in tests for example.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        timeout: float = 10.0,
+        *,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = _checked(url)
+        self._timeout = timeout
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=_credentials(token),
+            timeout=timeout,
+            transport=transport,
+            # A proxy of the environment cannot see this machine's own loopback.
+            trust_env=httpx.URL(self.url).host not in ("127.0.0.1", "localhost", "::1"),
+        )
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the client cannot be used any more."""
+        self._http.close()
+
+    # Tasks
+
+    def submit(
+        self, task_type: str, payload: Any = None, *, idempotency_key: str | None = None, **fields: Any
+    ) -> Task:
+        """Submit a task; ``fields`` are those of the contract: ``priority``, ``delay``, ``depends_on``..."""
+        body = {"task_type": task_type, **fields}
+        if payload is not None:
+            body["payload"] = payload
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return read(self._post("/tasks", body, headers=headers), Task)
+
+    def task(self, task_id: TaskId) -> Task:
+        """Return the whole task."""
+        return read(self._get(_task_path(task_id)), Task)
+
+    def tasks(self, **filters: Any) -> TaskPage:
+        """Return a page of tasks: ``status``, ``task_type``, ``kb_id``, ``limit``, ``cursor``..."""
+        return read(self._get("/tasks", filters), TaskPage)
+
+    def progress(self, task_id: TaskId) -> Progress:
+        """Return how far the task is."""
+        return read(self._get(_task_path(task_id) + "/status"), Progress)
+
+    def result(self, task_id: TaskId) -> Any:
+        """Return what the task returned; an unfinished one is refused with 409."""
+        return read(self._get(_task_path(task_id) + "/result"), _Result).result
+
+    def history(self, task_id: TaskId) -> list[Event]:
+        """Return the task's events, the oldest first."""
+        return read(self._get(_task_path(task_id) + "/history"), _History).history
+
+    def cancel(self, task_id: TaskId) -> Task:
+        """Cancel the task and whatever belongs to its run, and return it."""
+        self._post(_task_path(task_id) + "/cancel")
+        return self.task(task_id)
+
+    def wait(self, task_id: TaskId, timeout: float | None = None, *, pause: Pause = time.sleep) -> Task:
+        """Wait until the task is final and return it, whatever became of it.
+
+        Raises:
+          StillUnfinished: it is not final after ``timeout`` seconds.
+        """
+        began = time.monotonic()
+        for look in self._looks(task_id, pause):
+            if look.status not in FINAL and timeout is not None and time.monotonic() - began >= timeout:
+                raise StillUnfinished(
+                    f"task {task_id} is still {look.status} after {timeout:g} s; it goes on: "
+                    f"wait longer, or watch it with `callboard tasks watch {task_id}`"
+                )
+        return self.task(task_id)
+
+    def follow(self, task_id: TaskId, *, pause: Pause = time.sleep) -> Iterator[Progress]:
+        """Yield the task's progress whenever it has changed, until it is final (which is yielded too)."""
+        before = None
+        for look in self._looks(task_id, pause):
+            if look != before:
+                yield look
+            before = look
+
+    # Knowledge bases
+
+    def knowledge_bases(self) -> list[KnowledgeBase]:
+        """Return all knowledge bases that the caller may see."""
+        return list(self._all("/knowledge-bases", "knowledge_bases", KnowledgeBase))
+
+    def knowledge_base(self, kb: str) -> KnowledgeBase:
+        """Return one knowledge base by its ``kb_id``."""
+        return read(self._get(_kb_path(kb)), KnowledgeBase)
+
+    def create_knowledge_base(self, name: str, kb_id: str | None = None) -> KnowledgeBase:
+        """Create a knowledge base; without ``kb_id`` the server chooses one."""
+        body = {"name": name} if kb_id is None else {"name": name, "kb_id": kb_id}
+        return read(self._post("/knowledge-bases", body), KnowledgeBase)
+
+    def delete_knowledge_base(self, kb: str) -> None:
+        """Delete a knowledge base with all its documents."""
+        self._send("DELETE", _kb_path(kb))
+
+    def documents(self, kb: str) -> list[Document]:
+        """Return all documents of a knowledge base."""
+        return list(self._all(_kb_path(kb) + "/documents", "documents", Document))
+
+    def add_text(self, kb: str, name: str, text: str, **options: Any) -> Accepted:
+        """Add a text as the document ``name``; ``options``: ``chunk_size``, ``chunk_overlap``..."""
+        body = {"name": name, "text": text, **options}
+        return read(self._post(_kb_path(kb) + "/documents", body, patience=_PATIENT), Accepted)
+
+    def add_file(self, kb: str, file_path: str | Path, **options: Any) -> Accepted:
+        """Add a file that the *server* can read; it must lie below one of its CALLBOARD_FILE_ROOTS."""
+        body = {"file_path": str(file_path), **options}
+        return read(self._post(_kb_path(kb) + "/documents", body), Accepted)
+
+    def upload(self, kb: str, path: str | Path, name: str | None = None, **options: Any) -> Accepted:
+        """Send the file at ``path``, piece by piece, as the document ``name`` (default: the file's name)."""
+        path = Path(path)
+        fields = {"name": name or path.name, **options}
+        with path.open("rb") as content:
+            answer = self._send(
+                "POST",
+                _kb_path(kb) + "/documents",
+                data=fields,
+                files={"file": (path.name, content)},
+                timeout=self._patient(_PATIENT),
+            )
+        return read(answer, Accepted)
+
+    def search(
+        self, kb: str, q: str, limit: int = 10, mode: str = "hybrid", explain: bool = False
+    ) -> list[Hit]:
+        """Return the pieces of documents that answer ``q``, the best first."""
+        query = {"q": q, "limit": limit, "mode": mode, "explain": explain or None}
+        return read(self._get(_kb_path(kb) + "/search", query, patience=_PATIENT), _Hits).hits
+
+    # The server
+
+    def health(self) -> bool:
+        """Whether the server is alive."""
+        return self._send("GET", "/health", prefix="").is_success
+
+    def ready(self) -> bool:
+        """Whether the server can work: it reaches its database. False while it answers that it cannot."""
+        try:
+            return self._send("GET", "/ready", prefix="").is_success
+        except ApiError as error:
+            if error.status == 503:
+                return False
+            raise
+
+    # How it is done
+
+    def _looks(self, task_id: TaskId, pause: Pause) -> Iterator[Progress]:
+        """Look at the task at growing intervals until it is final; a short outage does not end the watch."""
+        interval, seen = _LOOK_FIRST, None
+        while True:
+            try:
+                look = self.progress(task_id)
+            except (ServerUnreachable, ApiError) as error:
+                if seen is None or time.monotonic() - seen > _OUTAGE_AT_MOST or not is_temporary(error):
+                    raise
+                pause(getattr(error, "retry_after", None) or interval)
+            else:
+                seen = time.monotonic()
+                yield look
+                if look.status in FINAL:
+                    return
+                pause(interval)
+            interval = min(interval * _LOOK_GROWTH, _LOOK_LAST)
+
+    def _all(self, path: str, plural: str, kind: type[T]) -> Iterator[T]:
+        for offset in itertools.count(0, _PAGE):
+            answer = self._get(path, {"limit": _PAGE, "offset": offset})
+            part = converted(read(answer, dict[str, Any]).get(plural), list[kind], answer.url)  # type: ignore[valid-type]
+            yield from part
+            if len(part) < _PAGE:
+                return
+
+    def _get(
+        self, path: str, query: Mapping[str, Any] | None = None, patience: float = 0.0
+    ) -> httpx.Response:
+        given = {key: _as_text(value) for key, value in (query or {}).items() if value is not None}
+        return self._send("GET", path, params=given, timeout=self._patient(patience))
+
+    def _post(
+        self,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float = 0.0,
+    ) -> httpx.Response:
+        content = b"{}" if body is None else msgspec.json.encode(body)
+        return self._send(
+            "POST",
+            path,
+            content=content,
+            headers={"Content-Type": "application/json", **(headers or {})},
+            timeout=self._patient(patience),
+        )
+
+    def _patient(self, patience: float) -> httpx.Timeout:
+        return httpx.Timeout(self._timeout, read=max(self._timeout, patience))
+
+    def _send(self, method: str, path: str, *, prefix: str = _PREFIX, **options: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, prefix + path, **options)
+        except httpx.ConnectError as error:
+            raise ServerUnreachable(
+                f"no Callboard server answers at {self.url}: start one with `callboard up`, "
+                "or name another one with --url or CALLBOARD_URL"
+            ) from error
+        except httpx.TimeoutException as error:
+            raise ServerUnreachable(
+                f"{self.url} gave no answer in time; the request may have been accepted: "
+                "look with `callboard tasks list`, and see the server's log"
+            ) from error
+        except httpx.TransportError as error:
+            raise ServerUnreachable(
+                f"the connection to {self.url} broke off ({error}): check that the server still runs"
+            ) from error
+        if answer.is_error:
+            raise refusal(answer)
+        return answer
+
+
+class _Result(msgspec.Struct):
+    result: Any = None
+
+
+class _History(msgspec.Struct):
+    history: list[Event]
+
+
+class _Hits(msgspec.Struct):
+    hits: list[Hit]
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ClientError(f"{url!r} is not a URL ({error}): write it like {DEFAULT_URL}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ClientError(f"{url!r} is not a URL of a server: write it like {DEFAULT_URL}")
+    return url.rstrip("/")
+
+
+def _credentials(token: str | None) -> dict[str, str]:
+    if not token:
+        return {}
+    # A JWT is three parts with dots between them; anything else is an API key.
+    return {"Authorization": f"Bearer {token}"} if token.count(".") == 2 else {"X-API-Key": token}
+
+
+def _task_path(task_id: TaskId) -> str:
+    return f"/tasks/{quote(str(task_id), safe='')}"
+
+
+def _kb_path(kb: str) -> str:
+    return f"/knowledge-bases/{quote(kb, safe='')}"
+
+
+def _as_text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

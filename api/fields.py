@@ -1,0 +1,72 @@
+"""Fields: from what a caller sent to a struct, with every wrong field named at once."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from api.media import spell
+from tasks.errors import InvalidField
+
+S = TypeVar("S", bound=msgspec.Struct)
+NO_SYNONYMS: Mapping[str, str] = {}
+
+
+def read(
+    schema: type[S],
+    given: Mapping[str, Any],
+    *,
+    synonyms: Mapping[str, str] = NO_SYNONYMS,
+    prefix: str = "",
+    from_text: bool = False,
+) -> S:
+    """``given`` as a ``schema``; null is as good as leaving a field out.
+
+    ``synonyms`` maps other spellings to fields, ``prefix`` goes before the names in errors, and with
+    ``from_text`` all values are text (a query string).
+
+    Raises:
+      InvalidField: fields are unknown, missing, given twice or do not fit.
+    """
+    known = _fields(schema)
+    errors: list[tuple[str, str]] = []
+    values: dict[str, Any] = {}
+    seen: dict[str, str] = {}
+    for name, value in given.items():
+        field = known.get(synonyms.get(name, name))
+        if field is None:
+            errors.append((prefix + spell(name), f"is not known here; known are {', '.join(known)}"))
+        elif field.name in seen:
+            errors.append((prefix + name, f"means the same as {seen[field.name]}: give one of them"))
+        else:
+            seen[field.name] = name
+            if value is not None or field.type is Any:
+                _convert(values, errors, field, value, prefix + name, from_text)
+    missing = (name for name, field in known.items() if field.required and name not in values)
+    errors += [
+        (prefix + name, "is required") for name in missing if name not in seen or given[seen[name]] is None
+    ]
+    if errors:
+        raise InvalidField(errors)
+    return schema(**values)
+
+
+def _convert(
+    values: dict[str, Any],
+    errors: list[tuple[str, str]],
+    field: msgspec.structs.FieldInfo,
+    value: Any,
+    name: str,
+    from_text: bool,
+) -> None:
+    try:
+        values[field.name] = msgspec.convert(value, field.type, strict=not from_text)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        errors.append((name + path.rstrip("`"), spell(message, 300)))
+
+
+@cache
+def _fields(schema: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(schema)}

@@ -1,0 +1,107 @@
+"""Orders: from the body of a request to what is submitted, and back to the task that is answered."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actors import backoff
+from api import fields
+from api.caller import Caller
+from api.parameters import in_utc
+from api.schemas import SYNONYMS, TaskRequest
+from pipelines.submission import Order, Submission
+from tasks.errors import InvalidField
+from tasks.records import Task
+from tasks.states import SCHEDULED
+from tasks.values import Accepted, NewTask
+
+PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 10}
+
+
+def read_order(body: Mapping[str, Any], caller: Caller, *, prefix: str = "") -> Order:
+    """What a caller asks for; ``prefix`` goes before the names of wrong fields.
+
+    Raises:
+      InvalidField: fields are wrong; all of them are named.
+    """
+    request = fields.read(TaskRequest, body, synonyms=SYNONYMS, prefix=prefix)
+    try:
+        return _order(request, caller)
+    except InvalidField as error:
+        raise _prefixed(error, prefix) from None
+
+
+def prepare(
+    submission: Submission, orders: Sequence[Order], *, prefixes: Sequence[str]
+) -> list[list[NewTask]]:
+    """The tasks of each order; a refused one is named by its prefix."""
+    prepared = []
+    for order, prefix in zip(orders, prefixes, strict=True):
+        try:
+            prepared.append(submission.prepare(order))
+        except InvalidField as error:
+            raise _prefixed(error, prefix) from None
+    return prepared
+
+
+def as_task(new: NewTask, accepted: Accepted) -> Task:
+    """A task that was just accepted, as a reader would find it."""
+    return Task(
+        task_id=new.id,
+        task_type=new.task_type,
+        status=accepted.status,
+        progress=0.0,
+        phase=None,
+        message=None,
+        details=None,
+        queue_name=new.queue_name,
+        priority=new.priority,
+        payload=new.payload,
+        result=None,
+        error=None,
+        attempts=0,
+        max_retries=new.max_retries,
+        timeout=new.timeout,
+        user_id=new.user_id or None,
+        project_id=new.project_id,
+        kb_id=new.kb_id,
+        created_by=new.created_by,
+        tags=list(new.tags),
+        parent_id=new.parent_id,
+        run_id=new.run_id,
+        stage=new.stage,
+        depends_on=[],
+        run_at=accepted.run_at,
+        created_at=accepted.created_at,
+        updated_at=accepted.created_at,
+        started_at=None,
+        completed_at=None,
+        duration_ms=None,
+        estimated_completion=None,
+        wait_reason="time" if accepted.status == SCHEDULED else None,
+    )
+
+
+def _order(request: TaskRequest, caller: Caller) -> Order:
+    if request.delay is not None and request.run_at is not None:
+        raise InvalidField.of("run_at", "cannot be used together with delay: give one of them")
+    priority = request.priority
+    return Order(
+        task_type=request.task_type,
+        payload=request.payload,
+        queue_name=request.queue_name,
+        priority=priority if isinstance(priority, int) else PRIORITIES[priority],
+        max_retries=request.max_retries,
+        backoff=None if request.backoff is None else backoff.parse(request.backoff),
+        timeout=request.timeout,
+        delay=request.delay,
+        run_at=in_utc(request.run_at, "run_at"),
+        user_id=caller.tenant(request.user_id),
+        project_id=request.project_id or None,
+        kb_id=request.kb_id or None,
+        created_by=caller.created_by,
+        tags=request.tags,
+    )
+
+
+def _prefixed(error: InvalidField, prefix: str) -> InvalidField:
+    return InvalidField([(prefix + field, message) for field, message in error.errors], code=error.code)

@@ -1,0 +1,142 @@
+"""Query strings: filters and paging."""
+
+import base64
+import binascii
+import re
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from falcon.asgi import Request
+
+from api import fields
+from api.caller import Caller
+from api.media import spell
+from api.schemas import FURTHEST, Paged, TaskListing
+from tasks.errors import InvalidField
+from tasks.records import Page, TaskFilter
+from tasks.states import GROUPS, STATES
+
+S = TypeVar("S", bound=msgspec.Struct)
+PAGE_SIZE = 20
+#: "+02:00" in a query string that nobody escaped arrives as " 02:00".
+LOST_PLUS = re.compile(r" (?=\d\d:\d\d$)")
+MOMENTS = ("created_after", "created_before")
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """A part of a list that is read by offset."""
+
+    limit: int
+    offset: int
+
+    def answer(self, plural: str, items: Any, total: int) -> dict[str, Any]:
+        """The list as it is answered."""
+        end = self.offset + len(items)
+        cursor = _offset_cursor(end) if items and end < total else None
+        return {plural: items, "total": total, "total_is_exact": True, "next_cursor": cursor}
+
+
+def read_query(req: Request, schema: type[S]) -> S:
+    """The query string as a ``schema``; an empty value is as good as none.
+
+    Raises:
+      InvalidField: parameters are unknown, given twice or do not fit.
+    """
+    given: dict[str, str] = {}
+    errors: list[tuple[str, str]] = []
+    for name, value in req.params.items():
+        texts = [value] if isinstance(value, str) else value
+        text = ",".join(texts)
+        if len(texts) > 1 and name != "status":
+            errors.append((spell(name), "is given more than once"))
+        elif "\0" in text:
+            errors.append((spell(name), "holds a NUL character"))
+        elif text:
+            given[name] = LOST_PLUS.sub("+", text) if name in MOMENTS else text
+    if errors:
+        raise InvalidField(errors)
+    return fields.read(schema, given, from_text=True)
+
+
+def task_filter(asked: TaskListing, caller: Caller) -> TaskFilter:
+    """Which tasks are asked for, as far as the caller may see them."""
+    return TaskFilter(
+        owner=caller.owner,
+        statuses=_statuses(asked.status or ""),
+        task_type=asked.task_type,
+        queue_name=asked.queue_name,
+        kb_id=asked.kb_id,
+        user_id=asked.user_id,
+        project_id=asked.project_id,
+        tag=asked.tag,
+        parent_id=asked.parent_id,
+        created_after=in_utc(asked.created_after, "created_after"),
+        created_before=in_utc(asked.created_before, "created_before"),
+        stages=asked.stages,
+    )
+
+
+def task_page(asked: Paged) -> Page:
+    """Which part of the list of tasks is asked for."""
+    limit, offset = _limit_and_offset(asked)
+    return Page(limit=limit, offset=offset, cursor=asked.cursor)
+
+
+def part(asked: Paged) -> Slice:
+    """Which part of another list is asked for; its cursors are offsets."""
+    limit, offset = _limit_and_offset(asked)
+    return Slice(limit, offset if asked.cursor is None else _cursor_offset(asked.cursor))
+
+
+def in_utc(moment: datetime | None, field: str) -> datetime | None:
+    """A moment in UTC, within the years that both Postgres and Python know."""
+    if moment is None:
+        return None
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidField.of(field, "is out of range: use a year from 1 to 9999") from None
+
+
+def _limit_and_offset(asked: Paged) -> tuple[int, int]:
+    ways = {
+        "page": asked.page is not None,
+        "offset": asked.offset is not None,
+        "cursor": asked.cursor is not None,
+    }
+    given = [name for name, is_given in ways.items() if is_given]
+    if len(given) > 1:
+        raise InvalidField.of(given[1], f"cannot be used together with {given[0]}: choose one way of paging")
+    if asked.limit is not None and asked.page_size is not None:
+        raise InvalidField.of("limit", "means the same as page_size: give one of them")
+    limit = asked.limit or asked.page_size or PAGE_SIZE
+    offset = (asked.page - 1) * limit if asked.page is not None else asked.offset or 0
+    if offset > FURTHEST:
+        raise InvalidField.of("page", f"reaches beyond item {FURTHEST}: use cursor")
+    return limit, offset
+
+
+def _statuses(text: str) -> tuple[str, ...]:
+    found: list[str] = []
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        if word not in GROUPS and word not in STATES:
+            known = ", ".join((*STATES, *GROUPS))
+            raise InvalidField.of("status", f"{spell(word)!r} is no status; known are {known}")
+        found += GROUPS.get(word, (word,))
+    return tuple(dict.fromkeys(found))
+
+
+def _offset_cursor(offset: int) -> str:
+    return base64.urlsafe_b64encode(f"offset:{offset}".encode()).decode().rstrip("=")
+
+
+def _cursor_offset(cursor: str) -> int:
+    try:
+        word, _, digits = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(":")
+        offset = int(digits)
+    except (ValueError, binascii.Error):
+        word, offset = "", 0
+    if word != "offset" or not 0 <= offset <= FURTHEST:
+        raise InvalidField.of("cursor", "is not a cursor of an earlier page; leave it out to begin")
+    return offset

@@ -1,0 +1,1 @@
+"""Resources: each parses, calls one verb and renders."""

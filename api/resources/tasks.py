@@ -1,0 +1,61 @@
+"""The tasks as a whole: submitting and listing them."""
+
+from falcon.asgi import Request, Response
+
+from api import fields
+from api.caller import caller_of
+from api.desk import Desk
+from api.media import read_object, render
+from api.orders import as_task, prepare, read_order
+from api.parameters import read_query, task_filter, task_page
+from api.schemas import BatchRequest, TaskListing
+from pipelines.submission import Order
+from tasks.records import Task
+
+PREFIX = "/api/v1"
+
+
+def address(task_id: object) -> str:
+    """Where a task is found."""
+    return f"{PREFIX}/tasks/{task_id}"
+
+
+class Tasks:
+    """``/tasks`` and ``/tasks/batch``."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List tasks, newest first."""
+        asked = read_query(req, TaskListing)
+        wanted = task_filter(asked, caller_of(req))
+        render(resp, await self._desk.ask(self._desk.kit.queries.tasks, wanted, task_page(asked)))
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Submit a task."""
+        order = read_order(await read_object(req, self._desk), caller_of(req))
+        (task,) = await self._submit([order], [""])
+        resp.location = address(task.task_id)
+        render(resp, task, 202)
+
+    async def on_post_batch(self, req: Request, resp: Response) -> None:
+        """Submit many tasks, all or nothing."""
+        caller = caller_of(req)
+        batch = fields.read(BatchRequest, await read_object(req, self._desk))
+        prefixes = [f"tasks[{at}]." for at in range(len(batch.tasks))]
+        orders = await self._desk.ask(
+            lambda: [
+                read_order(body, caller, prefix=prefix)
+                for body, prefix in zip(batch.tasks, prefixes, strict=True)
+            ]
+        )
+        render(resp, {"tasks": await self._submit(orders, prefixes)}, 202)
+
+    async def _submit(self, orders: list[Order], prefixes: list[str]) -> list[Task]:
+        submission = self._desk.kit.submission
+        prepared = await self._desk.ask(prepare, submission, orders, prefixes=prefixes)
+        flat = [task for tasks in prepared for task in tasks]
+        accepted = {one.id: one for one in await self._desk.committed(submission.record(flat))}
+        # The first task of an order is the one that was asked for; the others are its stages.
+        return [as_task(tasks[0], accepted[tasks[0].id]) for tasks in prepared]

@@ -1,0 +1,44 @@
+"""The routes: every address of the API, in one table."""
+
+from typing import Any, NamedTuple
+
+from api.desk import Desk
+from api.resources.documents import Documents
+from api.resources.health import Health
+from api.resources.knowledge_bases import KnowledgeBases
+from api.resources.pipelines import Pipelines
+from api.resources.task import OneTask
+from api.resources.tasks import PREFIX, Tasks
+
+
+class Route(NamedTuple):
+    """An address and what answers it: the methods ``on_<verb>`` or ``on_<verb>_<suffix>`` of a resource."""
+
+    path: str
+    resource: Any
+    suffix: str | None = None
+
+
+def routes(desk: Desk) -> list[Route]:
+    """Every address of the API."""
+    health, tasks, task = Health(desk), Tasks(desk), OneTask(desk)
+    knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
+    return [
+        Route("/health", health),
+        Route("/ready", health, "ready"),
+        Route(f"{PREFIX}/tasks", tasks),
+        Route(f"{PREFIX}/tasks/batch", tasks, "batch"),
+        Route(f"{PREFIX}/tasks/{{task_id}}", task),
+        Route(f"{PREFIX}/tasks/{{task_id}}/status", task, "status"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/progress", task, "status"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/result", task, "result"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/history", task, "history"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/cancel", task, "cancel"),
+        Route(f"{PREFIX}/knowledge-bases", knowledge_bases),
+        Route(f"{PREFIX}/knowledge-bases/{{kb_id}}", knowledge_bases, "one"),
+        Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/search", knowledge_bases, "search"),
+        Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/documents", documents),
+        Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/documents/{{document_id}}", documents, "one"),
+        Route(f"{PREFIX}/pipelines", pipelines),
+        Route(f"{PREFIX}/pipelines/{{name}}", pipelines, "one"),
+    ]

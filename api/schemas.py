@@ -1,0 +1,178 @@
+"""What callers send and get: one struct for each body and each query string.
+
+What is limited here is limited in the record too, or keeps one caller from filling it.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from tasks.records import Event
+
+DAY = 86_400.0
+MOST_A_PAGE = 1_000
+#: The furthest that a list can be paged into by number; beyond that a cursor is the way.
+FURTHEST = 1_000_000_000
+
+# "$" also matches before a last line break, hence the look-ahead.
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
+Id = Annotated[str, Meta(max_length=200)]
+Tag = Annotated[str, Meta(min_length=1, max_length=100)]
+Title = Annotated[str, Meta(min_length=1, max_length=255)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Priority = Annotated[int, Meta(ge=0, le=10)] | Literal["low", "normal", "high", "critical"]
+
+#: Other spellings of the fields of a task.
+SYNONYMS = {"type": "task_type", "params": "payload", "retry_limit": "max_retries"}
+
+
+class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of ``POST /tasks``; None leaves it to the type's policy. Times are seconds."""
+
+    task_type: Name
+    payload: Any = msgspec.field(default_factory=dict)
+    queue_name: Name | None = None
+    priority: Priority = "normal"
+    max_retries: Annotated[int, Meta(ge=0, le=100)] | None = None
+    backoff: str | dict[str, Any] | None = None
+    timeout: Annotated[float, Meta(gt=0, le=DAY)] | None = None
+    delay: Annotated[float, Meta(ge=0, le=366 * DAY)] | None = None
+    run_at: Moment | None = None
+    kb_id: Id | None = None
+    user_id: Id | None = None
+    project_id: Id | None = None
+    tags: Annotated[tuple[Tag, ...], Meta(max_length=50)] = ()
+
+
+class BatchRequest(msgspec.Struct, frozen=True):
+    """The body of ``POST /tasks/batch``; the items are read one by one, to name the bad ones."""
+
+    tasks: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=10_000)]
+
+
+class Paged(msgspec.Struct, frozen=True, kw_only=True):
+    """The query string of any list: by page, by offset or by cursor."""
+
+    page: Annotated[int, Meta(ge=1, le=FURTHEST)] | None = None
+    page_size: Annotated[int, Meta(ge=1, le=MOST_A_PAGE)] | None = None
+    offset: Annotated[int, Meta(ge=0, le=FURTHEST)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=MOST_A_PAGE)] | None = None
+    cursor: Annotated[str, Meta(max_length=100)] | None = None
+
+
+class TaskListing(Paged, frozen=True, kw_only=True):
+    """The query string of ``GET /tasks``; ``status`` takes several, by commas."""
+
+    task_type: Id | None = None
+    queue_name: Id | None = None
+    status: Id | None = None
+    kb_id: Id | None = None
+    user_id: Id | None = None
+    project_id: Id | None = None
+    tag: Id | None = None
+    parent_id: UUID | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+    stages: bool = False
+
+
+class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The query string of a search."""
+
+    q: Annotated[str, Meta(min_length=1, max_length=2_000)]
+    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+    mode: Literal["hybrid", "text", "vector"] = "hybrid"
+    explain: bool = False
+
+
+class KnowledgeBaseRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of ``POST /knowledge-bases``: an id, a name, or both."""
+
+    kb_id: Name | None = None
+    name: Title | None = None
+    user_id: Id | None = None
+
+
+class DocumentRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of ``POST …/documents``: a text with its name, or a file that the server can read."""
+
+    name: Title | None = None
+    text: Annotated[str, Meta(min_length=1)] | None = None
+    file_path: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
+    chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200
+
+
+class UploadFields(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields beside the file in a multipart ``POST …/documents``."""
+
+    name: Title | None = None
+    chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200
+
+
+class TaskStatus(msgspec.Struct, frozen=True):
+    """How far a task is."""
+
+    task_id: UUID
+    status: str
+    phase: str | None
+    progress: float
+    message: str | None
+    details: dict[str, Any] | None
+    updated_at: datetime
+
+
+class TaskResult(msgspec.Struct, frozen=True):
+    """What came of a task that is over."""
+
+    task_id: UUID
+    status: str
+    result: Any
+    error: dict[str, Any] | None
+
+
+class TaskHistory(msgspec.Struct, frozen=True):
+    """Every event of a task, oldest first."""
+
+    history: Sequence[Event]
+
+
+class PipelineStage(msgspec.Struct, frozen=True):
+    """A stage of a pipeline; ``batch`` is None unless it is mapped over the output of the stage before."""
+
+    name: str
+    task_type: str
+    queue_name: str
+    batch: int | None
+
+
+class PipelineShape(msgspec.Struct, frozen=True):
+    """What a pipeline is made of."""
+
+    name: str
+    queue_name: str
+    stages: Sequence[PipelineStage]
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """A field that was refused, and why."""
+
+    field: str
+    message: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """An error, as RFC 9457 has it; ``code`` is the stable word for programs."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: Sequence[FieldError] = ()
+    request_id: str

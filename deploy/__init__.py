@@ -1,0 +1,1 @@
+"""What runs Callboard on a machine: the demo and the pieces it is made of."""

@@ -1,0 +1,1 @@
+"""The demo: ingests real documents, English and Chinese, and asks questions about them."""

@@ -1,0 +1,116 @@
+"""The composition root that all processes share: from settings to the objects that do the work."""
+
+import logging
+from contextlib import ExitStack
+from importlib.metadata import version
+
+from actors.rabbitmq import topology
+from actors.rabbitmq.publisher import Publisher
+from pipelines.catalogue import Catalogue, collect
+from pipelines.documents.equipment import equip
+from pipelines.documents.library import Library
+from pipelines.documents.stages import Workshop, document_processing
+from pipelines.documents.store.facade import MIGRATIONS as DOCUMENT_MIGRATIONS
+from pipelines.flow import Defaults
+from pipelines.settling import Settler
+from pipelines.submission import Submission
+from tasks import catalogue as record_catalogue
+from tasks.database import Database, connect
+from tasks.embedded import embedded_postgres
+from tasks.leases import Lease, Profile
+from tasks.ledger import Ledger
+from tasks.migrations import migrate
+from tasks.queries import Queries
+from tasks.settings import Settings
+
+log = logging.getLogger("callboard")
+
+
+class Kit:
+    """Everything a process works with. Close it to stop its threads and give back its connections."""
+
+    def __init__(self, settings: Settings, database_url: str, resources: ExitStack) -> None:
+        self.settings = settings
+        self.database_url = database_url
+        self._resources = resources
+        self.database: Database = connect(database_url, pool=settings.db_pool)
+        resources.callback(self.database.close_all)
+        migrate_all(self.database)
+        self.catalogue: Catalogue = collect(settings.actors, own=[document_processing])
+        record_catalogue.declare(self.database, self.catalogue.types())
+        self.defaults = Defaults(settings.max_retries, settings.task_timeout)
+        self.ledger = Ledger(database_url).start()
+        resources.callback(self.ledger.close)
+        self.queries = Queries(self.database)
+        self.workshop: Workshop = equip(settings, self.database)
+        self.submission = Submission(
+            self.catalogue,
+            self.ledger,
+            self.queries,
+            self.defaults,
+            checks={document_processing.name: self.workshop.sources.check},
+        )
+        self.library = Library(
+            self.workshop.store,
+            self.workshop.sources,
+            self.submission,
+            self.workshop.embedder,
+            settings.embedder,
+        )
+
+    def open_publisher(self) -> Publisher | None:
+        """Connect the ledger to RabbitMQ, if there is one: what is ready is published after its commit."""
+        if not self.settings.broker_urls:
+            return None
+        publisher = Publisher(
+            topology.parameters(self.settings.broker_urls),
+            self.settings.queue_type,
+            confirmed=self.ledger.close_dispatch,
+            unconfirmed=self.ledger.reopen_dispatch,
+        ).start()
+        self._resources.callback(publisher.close)
+        self.ledger.publish_through(publisher)
+        return publisher
+
+    def open_settler(self) -> Settler:
+        """The flow of this process, with its thread."""
+        settler = Settler(self.catalogue, self.ledger, self.queries, self.defaults).start()
+        self._resources.callback(settler.close)
+        return settler
+
+    def open_lease(self, kind: str) -> Lease:
+        """The lease of a process that claims nothing but publishes (an API or a clock process)."""
+        lease = Lease(self.database_url, self.ledger.owner, Profile(kind, app_version()), _tell_lost).start()
+        self._resources.callback(lease.close)
+        return lease
+
+    def close(self) -> None:
+        """Stop everything, last opened first."""
+        self._resources.close()
+
+
+def open_kit(settings: Settings) -> Kit:
+    """Connect, bring the schema up to date and declare the types.
+
+    Raises:
+      CallboardError: Postgres cannot be reached, or a module of actors cannot be loaded.
+    """
+    with ExitStack() as resources:
+        url = settings.database_url or resources.enter_context(embedded_postgres(settings.data_dir))
+        kit = Kit(settings, url, resources)
+        kit._resources = resources.pop_all()
+        return kit
+
+
+def migrate_all(database: Database) -> list[str]:
+    """Bring the schema of the record and of the document store up to date; the names of what was applied."""
+    return migrate(database) + migrate(database, DOCUMENT_MIGRATIONS)
+
+
+def app_version() -> str:
+    """The installed version of Callboard."""
+    return version("callboard")
+
+
+def _tell_lost() -> None:
+    log.warning("this process's lease was lost; what it was publishing is published by others")

@@ -1,0 +1,48 @@
+"""The clock process: ``python -m pipelines.clock``."""
+
+import logging
+import os
+import sys
+import threading
+
+from actors.clock import Clock
+from actors.dispatcher import Dispatcher
+from actors.supervisor import stop_on_signals, stop_with_parent
+from pipelines import logs
+from pipelines.bootstrap import open_kit
+from tasks.errors import CallboardError
+from tasks.leases import Coroner
+from tasks.ledger import READY_CHANNEL
+from tasks.notices import Listener
+from tasks.settings import Settings
+
+
+def main() -> int:
+    """Keep time until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    stop_on_signals(stop)
+    stop_with_parent(stop)
+    try:
+        settings = Settings.from_env(os.environ)
+        logs.configure(settings, "clock")
+        kit = open_kit(settings)
+    except CallboardError as error:
+        logging.error("%s", error)
+        return 1
+    try:
+        kit.open_lease("clock")
+        publisher = kit.open_publisher()
+        dispatcher = None if publisher is None else Dispatcher(kit.ledger, kit.queries, publisher)
+        coroner = Coroner(kit.database_url)
+        clock = Clock(kit.ledger, kit.queries, coroner, kit.open_settler(), dispatcher)
+        listener = Listener(kit.database_url, {READY_CHANNEL: clock.wake}).start()
+        clock.run(stop)
+        listener.close()
+        coroner.close()
+        return 0
+    finally:
+        kit.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""What the document pipeline needs of a process, put together by its composition root."""
+
+import threading
+from collections.abc import Callable
+
+from pipelines.documents import embedders
+from pipelines.documents.blobs import Blobs
+from pipelines.documents.embedders.port import Embedder
+from pipelines.documents.sources import Sources
+from pipelines.documents.stages import Workshop
+from pipelines.documents.store.facade import DocumentStore
+from tasks.database import Database
+from tasks.settings import Settings
+
+
+def equip(settings: Settings, database: Database) -> Workshop:
+    """The store, the blobs, the allowed sources and the embedders of one process; none is loaded yet."""
+    store = DocumentStore(database)
+    blobs = Blobs(settings.blobs)
+    sources = Sources(store, blobs, settings.file_roots)
+    return Workshop(store, blobs, sources, shared_embedders(), settings.upload_limit)
+
+
+def shared_embedders() -> Callable[[str], Embedder]:
+    """Embedders by name, each made once: they are large, and safe to share between threads."""
+    made: dict[str, Embedder] = {}
+    lock = threading.Lock()
+
+    def get(name: str) -> Embedder:
+        with lock:
+            if name not in made:
+                made[name] = embedders.load(name)
+            return made[name]
+
+    return get

@@ -1,0 +1,198 @@
+"""The library: what people do with knowledge bases and documents."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+from uuid import UUID
+
+import msgspec
+
+from pipelines.documents.embedders.port import Embedder
+from pipelines.documents.sources import Sources
+from pipelines.documents.store.facade import DocumentStore
+from pipelines.documents.store.records import Document as KeptDocument
+from pipelines.documents.store.records import Hit as FoundHit
+from pipelines.documents.store.records import KnowledgeBase as KeptKnowledgeBase
+from pipelines.documents.values import AddedDocument, ChunkOptions, Document, Hit, KnowledgeBase, Source
+from pipelines.submission import Order, Submission
+from tasks.errors import InvalidField
+
+PATIENCE_SECONDS = 5.0
+Mode = Literal["hybrid", "text", "vector"]
+
+
+class Library:
+    """Knowledge bases by their id and owner; ``owner`` None sees all. Every method blocks."""
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        sources: Sources,
+        submission: Submission,
+        embedder: Callable[[str], Embedder],
+        default_embedder: str,
+    ) -> None:
+        self._store = store
+        self._sources = sources
+        self._submission = submission
+        self._embedder = embedder
+        self._default_embedder = default_embedder
+
+    def create_knowledge_base(self, *, owner: str, kb_id: str | None, name: str) -> KnowledgeBase:
+        """Make an empty knowledge base.
+
+        Raises:
+          Conflict: its owner has one of this id.
+          InvalidField: the id or the name cannot be used.
+        """
+        dim = self._embedder(self._default_embedder).dim
+        kb = self._store.knowledge_bases.create(owner, kb_id, name, self._default_embedder, dim)
+        return _knowledge_base(kb)
+
+    def knowledge_bases(
+        self, *, owner: str | None, limit: int, offset: int
+    ) -> tuple[list[KnowledgeBase], int]:
+        """A page of knowledge bases, and how many there are."""
+        page = self._store.knowledge_bases.list(owner, limit=limit, offset=offset)
+        return [_knowledge_base(kb) for kb in page.items], page.total
+
+    def knowledge_base(self, kb_id: str, *, owner: str | None) -> KnowledgeBase:
+        """A knowledge base. Raises `NotFound`."""
+        return _knowledge_base(self._kb(kb_id, owner))
+
+    def delete_knowledge_base(self, kb_id: str, *, owner: str | None) -> None:
+        """Remove a knowledge base with all its documents. Raises `NotFound`."""
+        self._store.knowledge_bases.delete(kb_id, owner)
+
+    def add_text(
+        self, kb_id: str, *, owner: str | None, name: str, text: str, options: ChunkOptions, created_by: str
+    ) -> AddedDocument:
+        """Submit a text as a document. Raises `NotFound`, `InvalidField`."""
+        with tempfile.TemporaryDirectory(prefix="callboard-") as folder:
+            path = Path(folder) / "text"
+            path.write_text(text, encoding="utf-8")
+            return self.add_upload(
+                kb_id, owner=owner, name=name, path=path, options=options, created_by=created_by
+            )
+
+    def add_upload(
+        self, kb_id: str, *, owner: str | None, name: str, path: Path, options: ChunkOptions, created_by: str
+    ) -> AddedDocument:
+        """Submit a local file, which is copied, as a document. Raises `NotFound`, `InvalidField`."""
+        kb = self._kb(kb_id, owner)
+        _check_name(name)
+        blob, _, _ = self._sources.keep(path)
+        source = Source(blob=blob, name=name, chunk_size=options.size, chunk_overlap=options.overlap)
+        return self._submit(kb, source, created_by)
+
+    def add_file(
+        self,
+        kb_id: str,
+        *,
+        owner: str | None,
+        file_path: str,
+        name: str | None,
+        options: ChunkOptions,
+        created_by: str,
+    ) -> AddedDocument:
+        """Submit a file below an allowed root as a document. Raises `NotFound`, `InvalidField`."""
+        kb = self._kb(kb_id, owner)
+        if name is not None:
+            _check_name(name)
+        source = Source(
+            file_path=file_path, name=name, chunk_size=options.size, chunk_overlap=options.overlap
+        )
+        return self._submit(kb, source, created_by)
+
+    def documents(
+        self, kb_id: str, *, owner: str | None, limit: int, offset: int
+    ) -> tuple[list[Document], int]:
+        """A page of the documents of a knowledge base, and how many there are. Raises `NotFound`."""
+        page = self._store.documents.list(self._kb(kb_id, owner), limit=limit, offset=offset)
+        return [_document(one) for one in page.items], page.total
+
+    def document(self, kb_id: str, document_id: UUID, *, owner: str | None) -> Document:
+        """A document. Raises `NotFound`."""
+        return _document(self._store.documents.get(self._kb(kb_id, owner), document_id))
+
+    def delete_document(self, kb_id: str, document_id: UUID, *, owner: str | None) -> None:
+        """Remove a document with all its versions and chunks. Raises `NotFound`."""
+        self._store.documents.delete(self._kb(kb_id, owner), document_id)
+
+    def search(
+        self, kb_id: str, *, owner: str | None, q: str, limit: int, mode: str, explain: bool
+    ) -> list[Hit]:
+        """The chunks that answer ``q`` best. Raises `NotFound`, `InvalidField`."""
+        kb = self._kb(kb_id, owner)
+        wanted: Mode | None = next((one for one in get_args(Mode) if one == mode), None)
+        if wanted is None:
+            raise InvalidField.of("mode", f"must be one of {', '.join(get_args(Mode))}")
+        if not q.strip():
+            raise InvalidField.of("q", "is required: what to search for")
+        vector = None if wanted == "text" else self._embedder(kb.embedder).query(q)
+        hits = self._store.search(kb, q, vector, limit=limit, mode=wanted, explain=explain)
+        return [_hit(one) for one in hits]
+
+    def _kb(self, kb_id: str, owner: str | None) -> KeptKnowledgeBase:
+        return self._store.knowledge_bases.get(kb_id, owner)
+
+    def _submit(self, kb: KeptKnowledgeBase, source: Source, created_by: str) -> AddedDocument:
+        order = Order(
+            task_type="document_processing",
+            payload=msgspec.to_builtins(source),
+            kb_id=kb.kb_id,
+            user_id=kb.owner,
+            created_by=created_by,
+        )
+        tasks = self._submission.prepare(order)
+        name = tasks[0].payload["name"]
+        document = self._store.documents.register(kb, name, order.id)
+        self._submission.record(tasks, patience=PATIENCE_SECONDS).result()
+        return AddedDocument(document_id=document.id, task_id=order.id)
+
+
+def _check_name(name: str) -> None:
+    if not name.strip() or len(name) > 500 or "\0" in name:
+        raise InvalidField.of("name", "must be 1 to 500 characters without NUL")
+
+
+def _knowledge_base(kb: KeptKnowledgeBase) -> KnowledgeBase:
+    return KnowledgeBase(
+        kb_id=kb.kb_id,
+        name=kb.name,
+        embedder=kb.embedder,
+        dim=kb.dim,
+        documents=kb.documents,
+        chunks=kb.chunks,
+        created_at=kb.created_at,
+    )
+
+
+def _document(one: KeptDocument) -> Document:
+    return Document(
+        document_id=one.id,
+        name=one.name,
+        media_type=one.media_type,
+        size_bytes=one.size_bytes,
+        sha256=one.sha256,
+        version=one.version,
+        chunks=one.chunks,
+        task_id=one.task_id,
+        metadata=dict(one.metadata),
+        created_at=one.created_at,
+        updated_at=one.updated_at,
+    )
+
+
+def _hit(one: FoundHit) -> Hit:
+    return Hit(
+        text=one.text,
+        score=one.score,
+        document_id=one.document_id,
+        name=one.name,
+        heading_path=list(one.heading_path),
+        start=one.start,
+        end=one.end,
+        explanation=None if one.explanation is None else msgspec.to_builtins(one.explanation),
+    )

@@ -1,0 +1,99 @@
+"""Where documents may come from: files below the allowed roots, and blobs that uploads were kept under."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors.definitions import convert
+from pipelines.documents.blobs import Blobs
+from pipelines.documents.store.facade import DocumentStore
+from pipelines.documents.values import Source
+from pipelines.submission import Order
+from tasks.errors import InvalidField, NotFound
+
+BLOB = re.compile(r"sources/[0-9a-f]{64}")
+READ_BYTES = 1 << 20
+
+
+class Sources:
+    """Checks what an order names, before anything is recorded and again when it is read."""
+
+    def __init__(self, store: DocumentStore, blobs: Blobs, roots: Sequence[Path]) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._roots = [root.resolve() for root in roots]
+
+    def check(self, order: Order) -> dict[str, Any]:
+        """The payload of an order of ``document_processing``, with a name.
+
+        Raises:
+          InvalidField: the knowledge base or the file is not there, or not allowed.
+        """
+        self._check_knowledge_base(order)
+        source: Source = convert(order.payload, Source, "payload")
+        if source.chunk_overlap >= source.chunk_size:
+            raise InvalidField.of("payload.chunk_overlap", "must be smaller than chunk_size")
+        if (source.file_path is None) == (source.blob is None):
+            raise InvalidField.of(
+                "payload.file_path", "is required: the path of a file below an allowed root"
+            )
+        if source.blob is not None:
+            if not BLOB.fullmatch(source.blob) or not source.name:
+                raise InvalidField.of("payload.blob", "is not the blob of an upload; send file_path instead")
+        else:
+            path = self.resolve(source.file_path or "")
+            source = msgspec.structs.replace(source, name=source.name or self._name(path))
+        payload: dict[str, Any] = msgspec.to_builtins(source)
+        return payload
+
+    def resolve(self, file_path: str) -> Path:
+        """The real path of a file below an allowed root.
+
+        Raises:
+          InvalidField: it is outside of all roots, or there is no such file.
+        """
+        field = "payload.file_path"
+        if not self._roots:
+            raise InvalidField.of(field, "files of this machine are not allowed: set CALLBOARD_FILE_ROOTS")
+        if "\0" in file_path:
+            raise InvalidField.of(field, "holds a NUL character")
+        path = Path(file_path)
+        candidates = [path] if path.is_absolute() else [root / path for root in self._roots]
+        for candidate in candidates:
+            real = candidate.resolve()
+            if any(real.is_relative_to(root) for root in self._roots) and real.is_file():
+                return real
+        raise InvalidField.of(field, "is not a file below one of CALLBOARD_FILE_ROOTS")
+
+    def keep(self, path: Path) -> tuple[str, str, int]:
+        """Keep a local file under its content's hash: the blob's key, the SHA-256, and the size in bytes."""
+        digest = hashlib.sha256()
+        size = 0
+        with path.open("rb") as file:
+            while block := file.read(READ_BYTES):
+                digest.update(block)
+                size += len(block)
+        key = f"sources/{digest.hexdigest()}"
+        if not self._blobs.exists(key):
+            self._blobs.put_file(key, path)
+        return key, digest.hexdigest(), size
+
+    def _name(self, path: Path) -> str:
+        root = next(root for root in self._roots if path.is_relative_to(root))
+        return path.relative_to(root).as_posix()
+
+    def _check_knowledge_base(self, order: Order) -> None:
+        if order.kb_id is None:
+            raise InvalidField.of("kb_id", "is required: the knowledge base that the document goes into")
+        try:
+            self._store.knowledge_bases.get(order.kb_id, order.user_id)
+        except NotFound:
+            raise InvalidField.of(
+                "kb_id",
+                f"there is no knowledge base {order.kb_id!r}: create it with POST /api/v1/knowledge-bases",
+                code="unknown_knowledge_base",
+            ) from None

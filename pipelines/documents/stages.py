@@ -1,0 +1,226 @@
+"""The document pipeline: validate | convert | chunk | embed | store | index.
+
+Between the stages go small values; texts and chunks are blobs. Every stage may run again after a crash: it
+writes under keys of its own version, and the store's verbs are idempotent.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
+
+from actors.context import current_task
+from pipelines.composition import Done, Pipeline, stage
+from pipelines.documents import chunking, conversion, detection
+from pipelines.documents.blobs import Blobs
+from pipelines.documents.embedders.port import Embedder
+from pipelines.documents.errors import DocumentMissing, DocumentTooLarge, EmptyDocument
+from pipelines.documents.sources import Sources
+from pipelines.documents.store.facade import DocumentStore
+from pipelines.documents.store.records import Content, NewChunk
+from pipelines.documents.store.records import KnowledgeBase as KeptKnowledgeBase
+from pipelines.documents.values import (
+    ChunkRef,
+    Converted,
+    Embedded,
+    KeptChunk,
+    KeptChunks,
+    Report,
+    Source,
+    Stored,
+    Validated,
+)
+from tasks.errors import InvalidField
+
+BATCH = 64
+MOST_CHUNKS = 100_000
+
+
+class Workshop(msgspec.Struct):
+    """What the stages work with: one a process, provided by its composition root."""
+
+    store: DocumentStore
+    blobs: Blobs
+    sources: Sources
+    embedder: Callable[[str], Embedder]
+    most_bytes: int
+
+
+@stage(queue="documents", retries=3, timeout=120)
+def validate(source: Source) -> Validated | Done:
+    """Find out what the document is; one that is unchanged, or there under another name, is done."""
+    shop, kb = _shop_and_kb()
+    blob, sha256, size = _bring_in(shop, source)
+    if size > shop.most_bytes:
+        raise DocumentTooLarge(f"The document has {size} bytes; at most {shop.most_bytes} are allowed.")
+    name = source.name or PurePosixPath(source.file_path or blob).name
+    known = _already_there(shop, kb, name, sha256, source)
+    if known is not None:
+        return Done(known)
+    with shop.blobs.as_file(blob) as path:
+        media_type = detection.detect(path, name)
+    document = shop.store.documents.register(kb, name)
+    return Validated(
+        document_id=document.id,
+        name=name,
+        version=shop.store.versions.begin(document.id),
+        blob=blob,
+        media_type=str(media_type),
+        size_bytes=size,
+        sha256=sha256,
+        chunk_size=source.chunk_size,
+        chunk_overlap=source.chunk_overlap,
+    )
+
+
+@stage(queue="convert", retries=3, timeout=120)
+def convert(source: Validated) -> Converted:
+    """Turn the document into Markdown, in a child process that can be killed."""
+    shop = current_task().use(Workshop)
+    with shop.blobs.as_file(source.blob, PurePosixPath(source.name).suffix) as path:
+        text = conversion.convert(path, detection.MediaType(source.media_type))
+    key = f"texts/{source.document_id}/{source.version}.md"
+    shop.blobs.put(key, text.encode())
+    return Converted(source=source, text=key, characters=len(text))
+
+
+@stage(queue="documents", retries=3, timeout=120)
+def chunk(converted: Converted) -> list[ChunkRef]:
+    """Cut the text on headings and sentences."""
+    shop = current_task().use(Workshop)
+    source = converted.source
+    text = shop.blobs.get(converted.text).decode()
+    pieces = chunking.split(text, size=source.chunk_size, overlap=source.chunk_overlap)
+    if not pieces:
+        raise EmptyDocument("There is no text in the document.")
+    if len(pieces) > MOST_CHUNKS:
+        raise DocumentTooLarge(f"The document has {len(pieces)} chunks: use a larger chunk_size.")
+    kept = KeptChunks(source=source, chunks=[_kept(piece) for piece in pieces])
+    key = f"runs/{current_task().run_id}/chunks.json"
+    shop.blobs.put(key, msgspec.json.encode(kept))
+    return [ChunkRef(key, piece.ordinal) for piece in kept.chunks]
+
+
+@stage(queue="embed", retries=3, timeout=300)
+def embed(batch: list[ChunkRef]) -> Embedded:
+    """Make the vectors of those chunks whose text is new to the knowledge base's model."""
+    shop, kb = _shop_and_kb()
+    kept = _read_chunks(shop, batch[0].chunks)
+    texts = {_hash(text): text for text in (kept.chunks[ref.ordinal].text for ref in batch)}
+    missing = sorted(shop.store.vectors.missing(kb.embedder, list(texts)))
+    if missing:
+        vectors = shop.embedder(kb.embedder).passages([texts[one] for one in missing])
+        shop.store.vectors.save(kb.embedder, missing, vectors)
+    return Embedded(chunks=batch[0].chunks, embedded=len(missing), reused=len(batch) - len(missing))
+
+
+@stage(queue="documents", retries=3, timeout=300)
+def store(parts: list[Embedded]) -> Stored:
+    """Write the new version beside the old one and make it the searchable one, in one transaction."""
+    shop, kb = _shop_and_kb()
+    kept = _read_chunks(shop, parts[0].chunks)
+    source = kept.source
+    shop.store.versions.store(
+        source.document_id,
+        source.version,
+        [
+            NewChunk(one.ordinal, one.text, one.heading_path, one.start, one.end, _hash(one.text))
+            for one in kept.chunks
+        ],
+        model=kb.embedder,
+        content=Content(source.media_type, source.size_bytes, source.sha256, _cut(source)),
+    )
+    return Stored(
+        source=source,
+        chunks=len(kept.chunks),
+        embedded=sum(part.embedded for part in parts),
+        reused=sum(part.reused for part in parts),
+    )
+
+
+@stage(queue="documents", retries=3, timeout=300)
+def index(stored: Stored) -> Report:
+    """See to the vector index, and remove the old version and what the run left behind."""
+    shop, kb = _shop_and_kb()
+    source = stored.source
+    shop.store.ensure_vector_index(kb.dim)
+    removed = shop.store.versions.remove_old(source.document_id)
+    shop.blobs.delete(f"runs/{current_task().run_id}")
+    for version in range(max(1, source.version - 10), source.version):
+        shop.blobs.delete(f"texts/{source.document_id}/{version}.md")
+    return Report(
+        document_id=source.document_id,
+        name=source.name,
+        version=source.version,
+        chunks=stored.chunks,
+        embedded=stored.embedded,
+        reused=stored.reused,
+        removed=removed,
+    )
+
+
+document_processing = Pipeline(
+    "document_processing",
+    validate | convert | chunk | embed.map(batch=BATCH) | store | index,
+    queue="documents",
+)
+
+
+def _shop_and_kb() -> tuple[Workshop, KeptKnowledgeBase]:
+    task = current_task()
+    shop = task.use(Workshop)
+    return shop, shop.store.knowledge_bases.get(task.kb_id or "", task.user_id)
+
+
+def _bring_in(shop: Workshop, source: Source) -> tuple[str, str, int]:
+    """The blob of a source, its SHA-256 and its size; a file is copied, so that all stages see the same."""
+    if source.file_path is not None:
+        try:
+            return shop.sources.keep(shop.sources.resolve(source.file_path))
+        except (InvalidField, OSError):
+            raise DocumentMissing(
+                "The file is not there any more, or not below CALLBOARD_FILE_ROOTS of the worker."
+            ) from None
+    with shop.blobs.as_file(source.blob or "") as path:
+        return shop.sources.keep(path)
+
+
+def _already_there(
+    shop: Workshop, kb: KeptKnowledgeBase, name: str, sha256: str, source: Source
+) -> Report | None:
+    same = shop.store.documents.find_unchanged(kb, name, sha256)
+    if same is not None and dict(same.metadata) == _cut(source):
+        return Report(
+            document_id=same.id, name=name, version=same.version, chunks=same.chunks, unchanged=True
+        )
+    twin = shop.store.documents.find_duplicate(kb, name, sha256) if same is None else None
+    if twin is None:
+        return None
+    return Report(
+        document_id=twin.id, name=name, version=twin.version, chunks=twin.chunks, duplicate_of=twin.id
+    )
+
+
+def _cut(source: Source | Validated) -> dict[str, Any]:
+    """How a document is cut: with other options the same bytes are another version."""
+    return {"chunk_size": source.chunk_size, "chunk_overlap": source.chunk_overlap}
+
+
+def _kept(piece: chunking.Chunk) -> KeptChunk:
+    return KeptChunk(
+        ordinal=piece.ordinal,
+        text=piece.text,
+        heading_path=tuple(piece.heading_path),
+        start=piece.start,
+        end=piece.end,
+    )
+
+
+def _read_chunks(shop: Workshop, key: str) -> KeptChunks:
+    return msgspec.json.decode(shop.blobs.get(key), type=KeptChunks)
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,97 @@
+"""Documents: register, find, list and delete them."""
+
+from typing import Any
+from uuid import UUID
+
+from peewee import SQL, IntegrityError
+from playhouse.pool import PooledPostgresqlDatabase
+
+from pipelines.documents.store.checks import LONGEST_DOCUMENT_NAME, checked_name
+from pipelines.documents.store.models import DocumentRow
+from pipelines.documents.store.records import Document, KnowledgeBase, Page
+from tasks.database import session
+from tasks.errors import NotFound
+from tasks.ids import new_id
+
+
+class Documents:
+    """The documents of knowledge bases; what is sent under the same name again is a new version of one."""
+
+    def __init__(self, database: PooledPostgresqlDatabase) -> None:
+        self._database = database
+
+    def register(self, kb: KnowledgeBase, name: str, task_id: UUID | None = None) -> Document:
+        """The document ``name`` of ``kb``, made if need be; ``task_id`` is what will process it now.
+
+        Raises `InvalidField` for the name, and `NotFound` when the knowledge base is gone.
+        """
+        upsert = (
+            DocumentRow.insert(id=new_id(), kb=kb.key, name=_name(name), task_id=task_id)
+            .on_conflict(
+                conflict_target=[DocumentRow.kb, DocumentRow.name],
+                update={
+                    DocumentRow.task_id: SQL("coalesce(EXCLUDED.task_id, documents.task_id)"),
+                    DocumentRow.updated_at: SQL("now()"),
+                },
+            )
+            .returning(DocumentRow)
+        )
+        with session(self._database):
+            try:
+                row = next(iter(upsert.dicts().execute(self._database)))
+            except IntegrityError as error:
+                raise NotFound(f"The knowledge base {kb.kb_id!r} is gone: create it again first.") from error
+        return Document(**row)
+
+    def get(self, kb: KnowledgeBase, document_id: UUID) -> Document:
+        """The document ``document_id`` of ``kb``. Raises `NotFound`."""
+        document = self._first(_inside(kb).where(DocumentRow.id == document_id))
+        if document is None:
+            raise _not_found(document_id)
+        return document
+
+    def list(self, kb: KnowledgeBase, *, limit: int = 20, offset: int = 0) -> Page[Document]:
+        """The documents of ``kb``, newest first."""
+        page = _inside(kb).order_by(DocumentRow.id.desc()).limit(limit).offset(offset)
+        with session(self._database), self._database.atomic():
+            total = _inside(kb).count(self._database)
+            return Page([Document(**row) for row in page.execute(self._database)], total)
+
+    def find_unchanged(self, kb: KnowledgeBase, name: str, sha256: str) -> Document | None:
+        """The document ``name`` when its searchable version was made from the very bytes of ``sha256``."""
+        same = _searchable(kb, sha256).where(DocumentRow.name == _name(name))
+        return self._first(same)
+
+    def find_duplicate(self, kb: KnowledgeBase, name: str, sha256: str) -> Document | None:
+        """The oldest searchable document of another name than ``name`` with the bytes of ``sha256``."""
+        others = _searchable(kb, sha256).where(DocumentRow.name != _name(name))
+        return self._first(others.order_by(DocumentRow.id))
+
+    def delete(self, kb: KnowledgeBase, document_id: UUID) -> None:
+        """Remove the document with all versions and chunks. Raises `NotFound`."""
+        mine = (DocumentRow.kb == kb.key) & (DocumentRow.id == document_id)
+        with session(self._database):
+            gone = DocumentRow.delete().where(mine).execute(self._database)
+        if not gone:
+            raise _not_found(document_id)
+
+    def _first(self, query: Any) -> Document | None:
+        with session(self._database):
+            rows = list(query.limit(1).execute(self._database))
+        return Document(**rows[0]) if rows else None
+
+
+def _name(name: str) -> str:
+    return checked_name(name, longest=LONGEST_DOCUMENT_NAME)
+
+
+def _inside(kb: KnowledgeBase) -> Any:
+    return DocumentRow.select().where(DocumentRow.kb == kb.key).dicts()
+
+
+def _searchable(kb: KnowledgeBase, sha256: str) -> Any:
+    return _inside(kb).where(DocumentRow.sha256 == sha256, DocumentRow.version > 0)
+
+
+def _not_found(document_id: UUID) -> NotFound:
+    return NotFound(f"There is no document {document_id} here: list the documents of the knowledge base.")

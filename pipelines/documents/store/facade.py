@@ -1,0 +1,31 @@
+"""One object that holds the verbs of the store, by what they are about."""
+
+from playhouse.pool import PooledPostgresqlDatabase
+
+from pipelines.documents.store.documents import Documents
+from pipelines.documents.store.indexes import ensure_vector_index
+from pipelines.documents.store.knowledge_bases import KnowledgeBases
+from pipelines.documents.store.search import Search
+from pipelines.documents.store.vectors import Vectors
+from pipelines.documents.store.versions import Versions
+
+MIGRATIONS = "pipelines.documents.store.migrations"
+
+
+class DocumentStore:
+    """The document store on ``database`` (see `tasks.database.connect`), which `MIGRATIONS` has prepared.
+
+    Threads may share it: each verb borrows a connection for as long as it runs.
+    """
+
+    def __init__(self, database: PooledPostgresqlDatabase) -> None:
+        self._database = database
+        self.knowledge_bases = KnowledgeBases(database)
+        self.documents = Documents(database)
+        self.versions = Versions(database)
+        self.vectors = Vectors(database)
+        self.search = Search(database)
+
+    def ensure_vector_index(self, dim: int) -> bool:
+        """Build the index for vectors of ``dim`` dimensions if there are enough; whether it is there."""
+        return ensure_vector_index(self._database, dim)

@@ -1,0 +1,1 @@
+"""The document store's schema: `tasks.migrations.migrate(database, store.MIGRATIONS)` applies it."""

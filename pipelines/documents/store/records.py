@@ -1,0 +1,106 @@
+"""What the document store takes and gives: frozen values, no rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A slice of a list, and how long the whole list is."""
+
+    items: list[T]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeBase:
+    """A named set of documents that are embedded by one model of ``dim`` dimensions.
+
+    ``key`` is the store's own number for it; ``kb_id`` is what its owner calls it. ``documents`` and
+    ``chunks`` count what it held when it was read.
+    """
+
+    key: int
+    owner: str
+    kb_id: str
+    name: str
+    embedder: str
+    dim: int
+    documents: int
+    chunks: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document by name; ``version`` is the one that searches see (0: none yet).
+
+    ``media_type``, ``size_bytes``, ``sha256``, ``chunks`` and ``metadata`` describe that version.
+    """
+
+    id: UUID
+    kb: int
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    version: int
+    last_version: int
+    chunks: int
+    task_id: UUID | None
+    metadata: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The facts about the bytes that a version was made from; ``metadata`` is the caller's own (JSON)."""
+
+    media_type: str
+    size_bytes: int
+    sha256: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NewChunk(NamedTuple):
+    """A chunk to be stored: its place, its text, and the characters ``[start, end)`` it came from.
+
+    ``text_hash`` names the text in the cache of embeddings.
+    """
+
+    ordinal: int
+    text: str
+    heading_path: Sequence[str]
+    start: int
+    end: int
+    text_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a hit earned its score: its rank (from 1) and raw score in each half that found it."""
+
+    text_rank: int | None
+    text_score: float | None  # ts_rank
+    vector_rank: int | None
+    vector_score: float | None  # cosine similarity, -1 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that a search found; ``score`` is at most 1, which is first place in both halves."""
+
+    text: str
+    score: float
+    document_id: UUID
+    name: str
+    heading_path: tuple[str, ...]
+    start: int
+    end: int
+    explanation: Explanation | None = None

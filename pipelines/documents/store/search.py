@@ -1,0 +1,160 @@
+"""Hybrid search in one statement: the best by words and the best by vector, fused by their ranks."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from playhouse.pool import PooledPostgresqlDatabase
+
+from pipelines.documents.store.indexes import EXACT_UP_TO
+from pipelines.documents.store.lexemes import query_lexemes
+from pipelines.documents.store.records import Explanation, Hit, KnowledgeBase
+from tasks.database import session
+from tasks.errors import InvalidField
+
+Mode = Literal["hybrid", "text", "vector"]
+Vector = Sequence[float] | npt.NDArray[np.float32]
+
+CANDIDATES = 50  # of each half
+RANK_CONSTANT = 60  # of Reciprocal Rank Fusion: the larger, the less the first places stand out
+MOST_HITS = 1000
+
+# Only for this transaction. HNSW finds its nearest first and filters by knowledge base after: it must go
+# on until enough are left. A plan kept from another knowledge base would be the wrong one for this.
+_SETTINGS = """
+SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
+       set_config('plan_cache_mode', 'force_custom_plan', true)"""
+
+_BY_TEXT = """
+SELECT c.document_id, c.ordinal, ts_rank(c.tsv, to_tsquery('english', %(words)s), 1) AS score
+FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version
+WHERE c.kb = %(kb)s AND c.tsv @@ to_tsquery('english', %(words)s)
+ORDER BY score DESC, c.document_id, c.ordinal LIMIT %(candidates)s"""
+
+# HNSW looks at 20,000 rows at most. A knowledge base with a small share of all rows would come back
+# incomplete, one with few rows is read as fast: both are searched exactly (`+ 0` hides the index).
+_BY_VECTOR = """
+(SELECT c.document_id, c.ordinal, {distance} AS distance
+ FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version
+ WHERE c.kb = %(kb)s AND c.dim = {dim} AND (SELECT is_small FROM size)
+ ORDER BY {distance} + 0, c.document_id, c.ordinal LIMIT %(candidates)s)
+UNION ALL
+(SELECT c.document_id, c.ordinal, {distance} AS distance
+ FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version
+ WHERE c.kb = %(kb)s AND c.dim = {dim} AND NOT (SELECT is_small FROM size)
+ ORDER BY {distance} LIMIT %(candidates)s)"""
+
+_DISTANCE = "(c.embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}))"
+
+_NO_TEXT = "SELECT NULL::uuid AS document_id, NULL::int AS ordinal, NULL::real AS score WHERE false"
+_NO_VECTOR = "SELECT NULL::uuid AS document_id, NULL::int AS ordinal, NULL::float8 AS distance WHERE false"
+
+_SEARCH = """
+WITH few AS MATERIALIZED (
+    SELECT greatest(%(exact)s, 0.005 * reltuples)::bigint AS chunks
+    FROM pg_class WHERE oid = 'chunks'::regclass
+), size AS MATERIALIZED (
+    SELECT coalesce(sum(chunks), 0) <= (SELECT chunks FROM few) AS is_small
+    FROM (SELECT chunks FROM documents WHERE kb = %(kb)s AND chunks > 0 LIMIT (SELECT chunks + 1 FROM few)) d
+), by_text AS (
+    SELECT *, row_number() OVER (ORDER BY score DESC, document_id, ordinal) AS rank FROM ({by_text}) t
+), by_vector AS (
+    SELECT *, row_number() OVER (ORDER BY distance, document_id, ordinal) AS rank FROM ({by_vector}) v
+), fused AS (
+    SELECT document_id, ordinal, t.rank AS text_rank, t.score AS text_score,
+           v.rank AS vector_rank, 1 - v.distance AS vector_score,
+           coalesce(%(text_weight)s::float8 / (%(k)s + t.rank), 0)
+           + coalesce(%(vector_weight)s::float8 / (%(k)s + v.rank), 0) AS score
+    FROM by_text t FULL JOIN by_vector v USING (document_id, ordinal)
+    ORDER BY score DESC, document_id, ordinal LIMIT %(limit)s
+)
+SELECT c.text, f.score, d.id, d.name, c.heading_path, c.start_offset, c.end_offset,
+       f.text_rank, f.text_score, f.vector_rank, f.vector_score
+FROM fused f JOIN documents d ON d.id = f.document_id
+JOIN chunks c ON c.document_id = d.id AND c.version = d.version AND c.ordinal = f.ordinal
+ORDER BY f.score DESC, f.document_id, f.ordinal"""
+
+
+class Search:
+    """Finds the chunks of a knowledge base that answer a question.
+
+    Knowledge bases of up to ``exact_up_to`` chunks are searched exactly, larger ones by HNSW.
+    """
+
+    def __init__(self, database: PooledPostgresqlDatabase, *, exact_up_to: int = EXACT_UP_TO) -> None:
+        self._database = database
+        self._exact_up_to = exact_up_to
+
+    def __call__(
+        self,
+        kb: KnowledgeBase,
+        text: str,
+        vector: Vector | None,
+        *,
+        limit: int = 10,
+        mode: Mode = "hybrid",
+        explain: bool = False,
+        weight: float = 0.5,
+    ) -> list[Hit]:
+        """The best ``limit`` chunks for ``text`` and its embedding ``vector``, best first.
+
+        ``weight`` is the share of the vectors in a hybrid score, the words have the rest. A text with
+        no words (or stop words only) is found by its vector alone. Mode "text" needs no vector,
+        mode "vector" no text. Raises `InvalidField`.
+        """
+        _check(kb, vector, limit, mode, weight)
+        values = {
+            "kb": kb.key,
+            "words": query_lexemes(text),
+            "vector": None if vector is None else _vector_literal(vector),
+            "candidates": max(CANDIDATES, limit),
+            "limit": limit,
+            "exact": self._exact_up_to,
+            "k": RANK_CONSTANT,
+            **_weights(mode, weight),
+        }
+        with session(self._database), self._database.atomic():
+            self._database.execute_sql(_SETTINGS)
+            rows = self._database.execute_sql(_statement(kb.dim, mode), values).fetchall()
+        return [_hit(row, explain) for row in rows]
+
+
+def _statement(dim: int, mode: Mode) -> str:
+    """The SQL; the dimension is written out, because only then the planner sees that an index fits."""
+    by_vector = _BY_VECTOR.format(distance=_DISTANCE.format(dim=dim), dim=dim)
+    return _SEARCH.format(
+        by_text=_NO_TEXT if mode == "vector" else _BY_TEXT,
+        by_vector=_NO_VECTOR if mode == "text" else by_vector,
+    )
+
+
+def _weights(mode: Mode, weight: float) -> dict[str, float]:
+    """Each half's weight, scaled so that first place in every half that takes part scores 1."""
+    share = {"hybrid": weight, "vector": 1.0, "text": 0.0}[mode]
+    return {"text_weight": (1 - share) * (RANK_CONSTANT + 1), "vector_weight": share * (RANK_CONSTANT + 1)}
+
+
+def _check(kb: KnowledgeBase, vector: Vector | None, limit: int, mode: Mode, weight: float) -> None:
+    errors = []
+    if mode not in ("hybrid", "text", "vector"):
+        errors.append(("mode", "must be hybrid, text or vector"))
+    if not 1 <= limit <= MOST_HITS:
+        errors.append(("limit", f"must be 1 to {MOST_HITS}"))
+    if not 0 <= weight <= 1:
+        errors.append(("weight", "must be 0 (words only) to 1 (vectors only)"))
+    if mode != "text" and (vector is None or len(vector) != kb.dim or not all(map(math.isfinite, vector))):
+        errors.append(("vector", f"must have {kb.dim} finite numbers: embed the query with {kb.embedder!r}"))
+    if errors:
+        raise InvalidField(errors)
+
+
+def _vector_literal(vector: Vector) -> str:
+    return f"[{','.join(format(float(number), '.6g') for number in vector)}]"
+
+
+def _hit(row: Sequence[Any], explain: bool) -> Hit:
+    text, score, document_id, name, heading_path, start, end, *raw = row
+    explanation = Explanation(*raw) if explain else None
+    return Hit(text, score, document_id, name, tuple(heading_path), start, end, explanation)

@@ -1,0 +1,152 @@
+"""What the stages of the document pipeline hand to each other, and what users get."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+
+ChunkSize = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+ChunkOverlap = Annotated[int, msgspec.Meta(ge=0, le=99_999)]
+
+
+class ChunkOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a document is cut, in characters."""
+
+    size: int = 1_000
+    overlap: int = 200
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The payload of ``document_processing``: a ``file_path``, or the ``blob`` of an upload."""
+
+    file_path: str | None = None
+    blob: str | None = None
+    name: str | None = None
+    chunk_size: ChunkSize = 1_000
+    chunk_overlap: ChunkOverlap = 200
+
+
+class Validated(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that is worth converting, and the version that it will be."""
+
+    document_id: UUID
+    name: str
+    version: int
+    blob: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    chunk_size: int
+    chunk_overlap: int
+
+
+class Converted(msgspec.Struct, frozen=True, kw_only=True):
+    """The document's text as Markdown, kept under ``text``."""
+
+    source: Validated
+    text: str
+    characters: int
+
+
+class ChunkRef(msgspec.Struct, frozen=True):
+    """A chunk by its place in the list that is kept under ``chunks``."""
+
+    chunks: str
+    ordinal: int
+
+
+class KeptChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk as it is kept between the stages; ``start`` and ``end`` count characters of the text."""
+
+    ordinal: int
+    text: str
+    heading_path: tuple[str, ...]
+    start: int
+    end: int
+
+
+class KeptChunks(msgspec.Struct, frozen=True, kw_only=True):
+    """All chunks of a version."""
+
+    source: Validated
+    chunks: list[KeptChunk]
+
+
+class Embedded(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch of chunks whose vectors are there: how many were made, and how many were there already."""
+
+    chunks: str
+    embedded: int
+    reused: int
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that is searchable."""
+
+    source: Validated
+    chunks: int
+    embedded: int
+    reused: int
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of ``document_processing``. ``removed`` counts chunks of older versions."""
+
+    document_id: UUID
+    name: str
+    version: int
+    chunks: int = 0
+    embedded: int = 0
+    reused: int = 0
+    removed: int = 0
+    unchanged: bool = False
+    duplicate_of: UUID | None = None
+
+
+class KnowledgeBase(msgspec.Struct, frozen=True, kw_only=True):
+    """A knowledge base as users see it."""
+
+    kb_id: str
+    name: str
+    embedder: str
+    dim: int
+    documents: int
+    chunks: int
+    created_at: datetime
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A document as users see it; ``version`` 0 is not searchable yet."""
+
+    document_id: UUID
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    version: int
+    chunks: int
+    task_id: UUID | None
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A chunk that answers a question."""
+
+    text: str
+    score: float
+    document_id: UUID
+    name: str
+    heading_path: list[str]
+    start: int
+    end: int
+    explanation: dict[str, Any] | None = None
+
+
+class AddedDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that is being processed, and the task that does it."""
+
+    document_id: UUID
+    task_id: UUID

@@ -1,0 +1,67 @@
+"""The worker process: ``python -m pipelines.worker``."""
+
+import logging
+import os
+import sys
+import threading
+
+from actors.context import Resources
+from actors.supervisor import stop_on_signals, stop_with_parent
+from actors.worker import Worker, WorkerOptions
+from pipelines import logs
+from pipelines.bootstrap import Kit, app_version, open_kit
+from pipelines.documents.conversion import end_idle_children
+from pipelines.documents.stages import Workshop
+from tasks.errors import CallboardError
+from tasks.settings import Settings
+
+log = logging.getLogger("callboard.worker")
+
+DRAIN_SECONDS = 60.0
+QUEUES_VARIABLE = "CALLBOARD_WORKER_QUEUES"
+
+
+def main() -> int:
+    """Work until SIGTERM or SIGINT, then drain."""
+    stop = threading.Event()
+    stop_on_signals(stop)
+    stop_with_parent(stop)
+    try:
+        settings = Settings.from_env(os.environ)
+        logs.configure(settings, "worker")
+        queues = tuple(filter(None, os.environ.get(QUEUES_VARIABLE, "").split(",")))
+        kit = open_kit(settings)
+    except CallboardError as error:
+        logging.error("%s", error)
+        return 1
+    try:
+        worker = make_worker(kit, queues).start()
+        log.info("working on %d threads", settings.threads)
+        while not stop.wait(0.2) and not worker.lease_lost.is_set():
+            pass
+        worker.drain()
+        end_idle_children()
+        return 1 if worker.lease_lost.is_set() else 0
+    finally:
+        kit.close()
+
+
+def make_worker(kit: Kit, queues: tuple[str, ...] = ()) -> Worker:
+    """A worker on a kit; with RabbitMQ it publishes what its tasks make ready."""
+    settings = kit.settings
+    kit.open_publisher()
+    options = WorkerOptions(
+        database_url=kit.database_url,
+        broker_urls=settings.broker_urls,
+        queue_type=settings.queue_type,
+        threads=settings.threads,
+        queues=queues,
+        drain_seconds=settings.drain_seconds or DRAIN_SECONDS,
+        version=app_version(),
+    )
+    resources = Resources({Workshop: lambda: kit.workshop})
+    return Worker(options, kit.ledger, kit.queries, kit.catalogue.runnable(), resources, kit.open_settler())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

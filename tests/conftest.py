@@ -1,0 +1,42 @@
+"""Servers and databases for the tests: real ones, started once a session and thrown away afterwards."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from playhouse.pool import PooledPostgresqlDatabase
+
+from tasks.database import connect
+from tests.support.servers import RabbitNode, postgres_server, rabbitmq_server
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rabbit_node() -> Iterator[RabbitNode]:
+    with rabbitmq_server() as node:
+        yield node
+
+
+@pytest.fixture
+def database_url(postgres_url: str) -> Iterator[str]:
+    """A fresh, empty database."""
+    name = f"test_{uuid4().hex[:12]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres_url.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[PooledPostgresqlDatabase]:
+    """A peewee database on a fresh, empty database."""
+    database = connect(database_url)
+    yield database
+    database.close_all()
