@@ -66,6 +66,8 @@ class CurrentTask:
         self._report = report
         self._resources = resources
         self._interrupt: BaseException | None = None
+        #: Held while our own code runs on the actor's thread: an interrupt must not be raised in it.
+        self.guard = threading.Lock()
         self.payload = payload
 
     @property
@@ -123,7 +125,8 @@ class CurrentTask:
                 raise ValueError("progress takes a percentage, or done and total")
             percent = 100.0 * done / total
         details = {"step": step, "steps_done": done, "steps_total": total} if total else {}
-        self._report(self._claim, min(100.0, max(0.0, float(percent))), step, message, details)
+        with self.guard:
+            self._report(self._claim, min(100.0, max(0.0, float(percent))), step, message, details)
 
     def check(self) -> None:
         """Raise if the task was cancelled or interrupted meanwhile."""

@@ -29,7 +29,7 @@ class _Inside:
         self.current = current
         self.deadline = deadline
         self.thread = threading.get_ident()
-        self.lock = threading.Lock()
+        self.lock = current.guard
         self.active = True
         self.raised = False
 

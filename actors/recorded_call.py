@@ -45,6 +45,10 @@ class Following(Protocol):
     def progress(self) -> float:
         """How far the run is now, 0-100."""
 
+    @property
+    def phase(self) -> str | None:
+        """The stage that the run is at now."""
+
 
 class Flow(Protocol):
     """What is composed, as far as running needs it."""
@@ -166,7 +170,7 @@ class RecordedCall:
                 following.successors,
                 claim.run_id,
                 following.progress,
-                claim.stage,
+                following.phase,
             )
         delivery.recorded = self._ledger.complete(claim, completion)
         if settle:

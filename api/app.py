@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from falcon import MEDIA_MULTIPART
 from falcon.asgi import App, Request, Response
 
+from api.bodies import Body, Message, Receive
 from api.desk import Desk
 from api.draining import Draining
 from api.middleware import NamelessPaths, RequestIds
@@ -18,8 +18,6 @@ from api.uploads import form_handler
 
 log = logging.getLogger("callboard.api")
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
@@ -54,7 +52,12 @@ class Service:
             return
         assert self._app is not None, "requests come after lifespan.startup"
         with self.draining.request():
-            await self._app(dict(scope), receive, self._last_words(send))
+            if scope["type"] == "http":
+                body = Body(scope, receive)
+                await self._app(dict(scope), body, self._last_words(send))
+                await body.discard_rest()
+            else:
+                await self._app(dict(scope), receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -10,7 +10,7 @@ from falcon.asgi import App, Request, Response
 
 from actors.errors import Permanent
 from api.errors import TooLarge, Unparsable, UnsupportedMedia
-from api.middleware import request_id
+from api.middleware import HEADER, request_id
 from api.schemas import FieldError, Problem
 from tasks.errors import CallboardError, Conflict, InvalidField, NotFound, Unavailable
 
@@ -80,6 +80,8 @@ def _answer(
 ) -> None:
     resp.status = status
     resp.content_type = PROBLEM
+    # Falcon refuses some requests before any middleware sees them.
+    resp.set_header(HEADER, request_id(req))
     resp.data = msgspec.json.encode(
         Problem(
             title=HTTPStatus(status).phrase,

@@ -1,6 +1,5 @@
 """The composition root that all processes share: from settings to the objects that do the work."""
 
-import logging
 from contextlib import ExitStack
 from importlib.metadata import version
 
@@ -22,8 +21,6 @@ from tasks.ledger import Ledger
 from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.settings import Settings
-
-log = logging.getLogger("callboard")
 
 
 class Kit:
@@ -80,7 +77,7 @@ class Kit:
 
     def open_lease(self, kind: str) -> Lease:
         """The lease of a process that claims nothing but publishes (an API or a clock process)."""
-        lease = Lease(self.database_url, self.ledger.owner, Profile(kind, app_version()), _tell_lost).start()
+        lease = Lease(self.database_url, self.ledger.owner, Profile(kind, app_version())).start()
         self._resources.callback(lease.close)
         return lease
 
@@ -110,7 +107,3 @@ def migrate_all(database: Database) -> list[str]:
 def app_version() -> str:
     """The installed version of Callboard."""
     return version("callboard")
-
-
-def _tell_lost() -> None:
-    log.warning("this process's lease was lost; what it was publishing is published by others")

@@ -32,6 +32,7 @@ class Next(msgspec.Struct, frozen=True):
     successors: tuple[NewTask, ...] = ()
     settle: bool = False
     progress: float = 0.0
+    phase: str | None = None
 
 
 def begin(pipeline: Pipeline, run: NewTask, defaults: Defaults) -> list[NewTask]:
@@ -44,12 +45,15 @@ def after(pipeline: Pipeline, finished: Claimed, result: Any, defaults: Defaults
     if is_done(result):
         return Next(settle=True, progress=99.0)
     place = pipeline.position(finished.stage or "")
+    step = pipeline.steps[place]
     done = 100.0 * (place + 1) / len(pipeline.steps)
-    if pipeline.steps[place].batch is not None or place == len(pipeline.steps) - 1:
-        return Next(settle=True, progress=min(done, 99.0))
+    if step.batch is not None:  # how many siblings are left is seen after the commit
+        return Next(settle=True, progress=100.0 * place / len(pipeline.steps), phase=step.name)
+    if place == len(pipeline.steps) - 1:
+        return Next(settle=True, progress=min(done, 99.0), phase=step.name)
     template = _template(finished)
     successors, ended = _start(pipeline, template, place + 1, result, defaults)
-    return Next(tuple(successors), settle=ended, progress=min(done, 99.0))
+    return Next(tuple(successors), settle=ended, progress=done, phase=pipeline.steps[place + 1].name)
 
 
 def settle(

@@ -49,9 +49,15 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Lease:
-    """Keeps this process's row and lock alive; calls ``on_lost`` once when others may have taken its work."""
+    """Keeps this process's row and lock alive.
 
-    def __init__(self, url: str, owner: UUID, profile: Profile, on_lost: Callable[[], None]) -> None:
+    ``on_lost`` is called once when others may have taken the work; a process that claims nothing has none
+    and simply registers again.
+    """
+
+    def __init__(
+        self, url: str, owner: UUID, profile: Profile, on_lost: Callable[[], None] | None = None
+    ) -> None:
         self._url = url
         self.owner = owner
         self._profile = profile
@@ -64,9 +70,7 @@ class Lease:
     def start(self) -> "Lease":
         """Register the process and take its lock, then keep both."""
         self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
-        with self._connection.transaction():  # a row without its lock would look dead
-            self._lock_key = self._register(self._connection)
-            self._lock(self._connection)
+        self._enter(self._connection)
         self._thread.start()
         return self
 
@@ -89,6 +93,11 @@ class Lease:
     def announce(self, queues: Sequence[str]) -> None:
         """Say which queues this process serves from now on (written with the next heartbeat)."""
         self._profile = msgspec.structs.replace(self._profile, queues=list(queues))
+
+    def _enter(self, connection: psycopg.Connection[Any]) -> None:
+        with connection.transaction():  # a row without its lock would look dead
+            self._lock_key = self._register(connection)
+            self._lock(connection)
 
     def _register(self, connection: psycopg.Connection[Any]) -> int:
         p = self._profile
@@ -114,12 +123,20 @@ class Lease:
     def _keep(self) -> None:
         while not self._stopping.wait(HEARTBEAT_SECONDS):
             try:
-                if not self._beat():
-                    log.error("the lease of this process was lost; what it had claimed belongs to others")
-                    self._on_lost()
+                if not self._beat() and not self._go_on():
                     return
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 self._reconnect()
+
+    def _go_on(self) -> bool:
+        """After the loss of the lease: register again, or stop because what was claimed belongs to others."""
+        if self._on_lost is None:
+            assert self._connection is not None
+            self._enter(self._connection)
+            return True
+        log.error("the lease of this process was lost; what it had claimed belongs to others")
+        self._on_lost()
+        return False
 
     def _beat(self) -> bool:
         assert self._connection is not None

@@ -68,6 +68,7 @@ class Publisher:
         self._by_tag: dict[int, _Batch] = {}
         self._next_tag = 1
         self._turn = 0
+        self._complaint = ""
         self._thread = threading.Thread(target=self._run, name="callboard-publisher", daemon=True)
 
     # --- the outlet, on any thread ---------------------------------------------------------------
@@ -104,7 +105,11 @@ class Publisher:
         if not self._open or connection is None:
             self._unconfirmed(dispatch)
             return
-        connection.ioloop.add_callback_threadsafe(lambda: self._begin(_Batch(dispatch, hints)))
+        try:
+            connection.ioloop.add_callback_threadsafe(lambda: self._begin(_Batch(dispatch, hints)))
+        except Exception:
+            log.info("a batch met a closing connection and is dispatched again")
+            self._unconfirmed(dispatch)
 
     def close(self) -> None:
         """Stop. What is not confirmed by now is left to others."""
@@ -154,7 +159,8 @@ class Publisher:
         connection.ioloop.stop()
 
     def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
-        if not self._stopping.is_set():
+        if not self._stopping.is_set() and str(reason) != self._complaint:
+            self._complaint = str(reason)
             log.warning("RabbitMQ closed the publisher's channel: %s", reason)
         self._hang_up()
 

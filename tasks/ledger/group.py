@@ -40,6 +40,13 @@ class Verb(msgspec.Struct, eq=False):
     size: int
     deadline: float | None
     future: Future[Any] = msgspec.field(default_factory=Future)
+    taken: bool = False
+
+    def take(self) -> bool:
+        """Take the verb into a group; False if its caller gave up before (from now on nobody can)."""
+        if not self.taken:
+            self.taken = self.future.set_running_or_notify_cancel()
+        return self.taken and not self.future.done()
 
 
 class Group:
@@ -79,8 +86,7 @@ class Group:
             self._closing = True
             self._wake.notify()
         self._thread.join(timeout)
-        for verb in self._take_all():
-            verb.future.set_exception(Unavailable("The process stopped before this could be recorded."))
+        _refuse(self._take_all(), Unavailable("The process stopped before this could be recorded."))
 
     def add(self, kind: str, item: Any, *, size: int = 0, patience: float | None = None) -> Future[Any]:
         """Queue a verb. Its future fails with Unavailable after ``patience`` seconds without Postgres."""
@@ -92,28 +98,31 @@ class Group:
         return verb.future
 
     def _run(self) -> None:
-        while verbs := self._next_group():
+        while (verbs := self._next_group()) is not None:
             try:
                 self._commit(verbs)
             except CONNECTION_LOST as error:
                 self._wait_for_postgres(verbs, error)
             except Exception as error:
                 log.exception("a group could not be committed")
-                for verb in verbs:
-                    verb.future.set_exception(error)
+                _refuse(verbs, error)
         if self._connection is not None:
             self._connection.close()
 
-    def _next_group(self) -> list[Verb]:
+    def _next_group(self) -> list[Verb] | None:
+        """The verbs that wait, as many as one group takes; None when there will be no more."""
         with self._wake:
-            while not self._waiting and not self._closing:
+            while not self._waiting:
+                if self._closing:
+                    return None
                 self._wake.wait()
             verbs: list[Verb] = []
             size = 0
             while self._waiting and len(verbs) < MOST_ROWS and size <= MOST_BYTES:
                 verb = self._waiting.popleft()
-                verbs.append(verb)
-                size += verb.size
+                if verb.take():
+                    verbs.append(verb)
+                    size += verb.size
             return verbs
 
     def _take_all(self) -> list[Verb]:
@@ -124,6 +133,8 @@ class Group:
 
     def _commit(self, verbs: list[Verb]) -> None:
         """Commit a group; a data error splits it, so that one bad verb harms no other."""
+        if not verbs:
+            return
         try:
             outcomes = self._transact(verbs)
         except TRY_AGAIN:
@@ -203,9 +214,8 @@ class Group:
             self._connection = None
         now = time.monotonic()
         expired = [verb for verb in verbs if verb.deadline is not None and verb.deadline <= now]
-        for verb in expired:
-            verb.future.set_exception(Unavailable(f"Postgres cannot record this now: {error}"))
-        self._put_back([verb for verb in verbs if verb not in expired])
+        _refuse(expired, Unavailable(f"Postgres cannot record this now: {error}"))
+        self._put_back([verb for verb in verbs if not verb.future.done()])
         if self._failures == 0:
             log.warning("Postgres cannot be reached, trying again: %s", error)
         pause = RECONNECT_PAUSES[min(self._failures, len(RECONNECT_PAUSES) - 1)]
@@ -214,5 +224,10 @@ class Group:
             if not self._closing:
                 self._wake.wait(pause)
         if self._closing and self._failures > len(RECONNECT_PAUSES):
-            for verb in self._take_all():
-                verb.future.set_exception(Unavailable("Postgres was gone when the process stopped."))
+            _refuse(self._take_all(), Unavailable("Postgres was gone when the process stopped."))
+
+
+def _refuse(verbs: list[Verb], error: Exception) -> None:
+    for verb in verbs:
+        if verb.take():
+            verb.future.set_exception(error)
