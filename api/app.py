@@ -11,10 +11,11 @@ from api.bodies import Body, Message, Receive
 from api.desk import Desk
 from api.draining import Draining
 from api.middleware import NamelessPaths, RequestIds
-from api.ports import Kit
 from api.problems import answer_errors
 from api.routes import routes
 from api.uploads import form_handler
+from pipelines.bootstrap import Kit
+from tasks.errors import CallboardError
 
 log = logging.getLogger("callboard.api")
 
@@ -64,7 +65,8 @@ class Service:
         try:
             kit = await asyncio.to_thread(self._open_kit)
         except Exception as error:
-            log.exception("the API could not start")
+            # Our own errors say what to do; a traceback would only hide it.
+            log.error("%s", error, exc_info=None if isinstance(error, CallboardError) else error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         self._desk = Desk(kit, self.draining)
@@ -81,11 +83,9 @@ class Service:
 
     def _last_words(self, send: Send) -> Send:
         """While draining every answer says that its connection ends, so that clients use another one."""
-        if not self.draining.has_begun:
-            return send
 
         async def send_and_close(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if self.draining.has_begun and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from api.draining import Draining
-from api.ports import Kit
+from pipelines.bootstrap import Kit
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -33,7 +33,7 @@ def up(processes: int | None) -> None:
     check_safe(settings)
     workers = _workers(processes or settings.processes, settings.threads, ())
     _supervise(
-        settings, [Child("api", "api.serving"), Child("clock", "pipelines.clock"), *workers], "supervisor"
+        settings, [Child("api", "api.process"), Child("clock", "pipelines.clock"), *workers], "supervisor"
     )
 
 
@@ -42,10 +42,9 @@ def api() -> None:
     """Run the HTTP API."""
     settings = _settings()
     check_safe(settings)
-    from api.serving import serve  # gunicorn is of no use to the other commands
+    from api.process import main  # gunicorn is of no use to the other commands
 
-    logs.configure(settings, "api")
-    serve(settings)
+    raise SystemExit(main())
 
 
 @click.command()

@@ -89,9 +89,7 @@ class Documents:
             return await self._desk.ask(add_file, kb_id, file_path=body.file_path, name=body.name, **common)
         if body.text is None or body.name is None:
             missing = "text" if body.text is None else "name"
-            raise InvalidField.of(
-                missing, "is required: send name and text, or file_path, or a form"
-            )
+            raise InvalidField.of(missing, "is required: send name and text, or file_path, or a form")
         return await self._desk.ask(self._library.add_text, kb_id, name=body.name, text=body.text, **common)
 
 
