@@ -1,4 +1,4 @@
-"""Serving the API with gunicorn, in one worker process: ``python -m api.serving``.
+"""Serving the API with gunicorn, in one worker process.
 
 gunicorn's worker and its arbiter both count to ``graceful_timeout``, and the arbiter then kills: with an idle
 connection or a stream open, the application was never told to stop. So here the arbiter waits longer than
@@ -11,21 +11,17 @@ the worker, and on SIGTERM the worker itself
 
 import asyncio
 import logging
-import os
 import signal
 import sys
-import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-from actors.supervisor import PARENT_VARIABLE, stop_with_parent
 from api.app import Service
-from pipelines import logs
-from pipelines.bootstrap import Kit, open_kit
-from tasks.errors import CallboardError
+from pipelines.bootstrap import Kit
 from tasks.settings import Settings
 
 DRAIN_SECONDS = 5.0
@@ -40,40 +36,20 @@ KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2_048
 
 
-def main() -> int:
-    """Serve what the environment says."""
-    try:
-        settings = Settings.from_env(os.environ)
-    except CallboardError as error:
-        logging.error("%s", error)
-        return 1
-    logs.configure(settings, "api")
-    serve(settings)
-    return 0
+def serve(settings: Settings, open_kit: Callable[[Settings], Kit]) -> None:
+    """Serve the API until SIGTERM or SIGINT, then exit the process (SystemExit).
 
-
-def serve(settings: Settings) -> None:
-    """Serve the API until SIGTERM or SIGINT, then exit the process (SystemExit)."""
-    _Server(settings).run()
-
-
-def open_api_kit(settings: Settings) -> Kit:
-    """A kit whose tasks are published as soon as they are committed, and whose publishing is leased."""
-    kit = open_kit(settings)
-    try:
-        kit.open_lease("api")
-        kit.open_publisher()
-    except BaseException:
-        kit.close()
-        raise
-    return kit
+    ``open_kit`` is called in the worker process.
+    """
+    _Server(settings, partial(open_kit, settings)).run()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings; the command line and the environment of gunicorn are not read."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, open_kit: Callable[[], Kit]) -> None:
         self._settings = settings
+        self._open_kit = open_kit
         super().__init__(prog="callboard-api")
 
     def load_config(self) -> None:
@@ -91,14 +67,14 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "proc_name": "callboard-api",
             "logger_class": _Log,
-            "when_ready": _when_ready,
+            "when_ready": _say_where,
             "post_worker_init": partial(_drain_on_signals, limit=limit),
         }
         for name, value in values.items():
             self.cfg.set(name, value)
 
     def load(self) -> Service:
-        return Service(partial(open_api_kit, self._settings))
+        return Service(self._open_kit)
 
 
 class _Log(Logger):  # type: ignore[misc]
@@ -111,19 +87,10 @@ class _Log(Logger):  # type: ignore[misc]
         self.error_log.setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
-def _when_ready(arbiter: Any) -> None:
+def _say_where(arbiter: Any) -> None:
     for listener in arbiter.LISTENERS:
         sys.stdout.write(f"Callboard listens on {listener}\n")
     sys.stdout.flush()
-    if PARENT_VARIABLE in os.environ:
-        orphaned = threading.Event()
-        stop_with_parent(orphaned)
-        threading.Thread(target=_stop_after, args=(orphaned,), daemon=True).start()
-
-
-def _stop_after(event: threading.Event) -> None:
-    event.wait()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _drain_on_signals(worker: Any, *, limit: float) -> None:
@@ -159,7 +126,3 @@ class _Drain:
         # From here gunicorn's own shutdown goes on; its wait for connections is now only a short one.
         self._worker.cfg.set("graceful_timeout", LINGER_SECONDS if finished else 0)
         self._worker.alive = False
-
-
-if __name__ == "__main__":
-    sys.exit(main())

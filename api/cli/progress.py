@@ -14,7 +14,7 @@ from rich.text import Text
 from api.cli.text import clean, counted, one_line, seconds
 from api.client import Progress as Snapshot
 from api.ingest import STAGES, DocumentReport, Outcome, Source, Unwatched, Watcher
-from tasks.states import COMPLETED, RUNNING
+from tasks.states import COMPLETED, FINAL, RUNNING
 
 _LINE_EVERY = 1.0
 _NAME_AT_MOST = 44
@@ -76,7 +76,7 @@ class PlainDocuments:
         stage = stage_of(progress)
         with self._lock:
             before, at = self._said[source.name]
-            if stage != before and time.monotonic() - at >= _LINE_EVERY:
+            if stage not in (before, *FINAL) and time.monotonic() - at >= _LINE_EVERY:
                 self._said[source.name] = (stage, time.monotonic())
                 self._print(f"          {stage:<10} {progress.progress:3.0f}%  {source.name}")
 

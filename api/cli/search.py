@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
@@ -72,9 +73,10 @@ def query_words(question: str) -> list[str]:
     return list(words)
 
 
-def snippet(text: str, words: Iterable[str], width: int = _SNIPPET) -> str:
-    """Return the piece of the text that holds the most of the words, in one line."""
+def snippet(text: str, words: Iterable[str], cells: int = _SNIPPET) -> str:
+    """Return the piece of the text that holds the most of the words: one line of that many cells."""
     line = " ".join(clean(text).split())
+    width = cells * len(line) // max(1, cell_len(line))  # Chinese characters take two cells each
     if len(line) <= width:
         return line
     found = [(match.start(), match.group().lower()) for match in _any_of(words).finditer(line)]

@@ -1,4 +1,4 @@
-"""What the API's tests run on: a kit on a real Postgres, with a library that only remembers."""
+"""What the API's tests run on: a library that only remembers, a pipeline, and the real server."""
 
 import os
 import subprocess
@@ -16,18 +16,12 @@ import msgspec
 
 from api.app import create_app
 from api.desk import Desk
+from pipelines.bootstrap import Kit
 from pipelines.catalogue import Catalogue, collect
 from pipelines.composition import Pipeline, stage
 from pipelines.documents.values import ChunkOptions
-from pipelines.flow import Defaults
-from pipelines.submission import Submission
-from tasks.catalogue import declare
-from tasks.database import connect
 from tasks.errors import Conflict, NotFound
 from tasks.ids import new_id
-from tasks.ledger import Ledger
-from tasks.migrations import migrate
-from tasks.queries import Queries
 from tasks.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -114,19 +108,12 @@ class Shelf:
 
 @dataclass
 class ShelfKit:
-    """The composed parts of a process, with a shelf for a library."""
+    """A kit for what concerns documents alone: no database, and a shelf for a library."""
 
     settings: Settings
-    ledger: Ledger
-    queries: Queries
-    catalogue: Catalogue
-    submission: Submission
-    library: Shelf
-    database: Any
-
-    def close(self) -> None:
-        self.ledger.close()
-        self.database.close_all()
+    library: Shelf = field(default_factory=Shelf)
+    catalogue: Catalogue = field(default_factory=lambda: collect(()))
+    queries: Any = None
 
 
 @stage
@@ -142,20 +129,8 @@ def shout(word: str) -> str:
 SHOUTING = Pipeline("shouting", gather_words | shout.map())
 
 
-def open_kit(settings: Settings) -> ShelfKit:
-    assert settings.database_url is not None
-    database = connect(settings.database_url, pool=settings.db_pool)
-    migrate(database)
-    catalogue = collect(settings.actors, [SHOUTING])
-    declare(database, catalogue.types())
-    ledger = Ledger(settings.database_url).start()
-    queries = Queries(database)
-    submission = Submission(catalogue, ledger, queries, Defaults())
-    return ShelfKit(settings, ledger, queries, catalogue, submission, Shelf(), database)
-
-
 @contextmanager
-def api_on(kit: ShelfKit) -> Iterator[falcon.testing.TestClient]:
+def api_on(kit: Kit | ShelfKit) -> Iterator[falcon.testing.TestClient]:
     """The API on a kit, called without a server."""
     desk = Desk(kit)
     try:
@@ -170,8 +145,8 @@ def served(settings: Settings) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     code = (
         "import sys, msgspec\n"
         "from api.serving import serve\n"
+        "from pipelines.bootstrap import open_kit\n"
         "from tasks.settings import Settings\n"
-        "from tests.support.api import open_kit\n"
         "serve(msgspec.json.decode(sys.argv[1], type=Settings, dec_hook=lambda t, v: t(v)), open_kit)"
     )
     argument = msgspec.json.encode(settings, enc_hook=str).decode()

@@ -1,0 +1,213 @@
+"""A user's own module of actors, as ``CALLBOARD_ACTORS`` names it: what the tests of the workers ask for.
+
+Each actor leaves its traces in a file outside of our tables, so that a test sees what was really done, not
+what was recorded. The folder of that file, and of the flags that make actors misbehave, is ``EFFECTS``.
+"""
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors.context import current_task
+from actors.definitions import actor
+from actors.errors import Permanent, RetryAfter
+from pipelines.composition import Done, Pipeline, stage
+
+log = logging.getLogger("the.users.own")
+QUICK = {"kind": "fixed", "base": 0.1}
+
+
+class Work(msgspec.Struct):
+    """What most actors take: a key for the traces, and how long to work."""
+
+    key: str
+    seconds: float = 0.0
+
+
+class Trouble(msgspec.Struct):
+    """How often to fail before it works."""
+
+    key: str
+    failures: int
+
+
+def folder() -> Path:
+    return Path(os.environ["EFFECTS"])
+
+
+def leave_trace(word: str, key: str) -> None:
+    """Append a line; O_APPEND keeps the lines of several processes apart."""
+    line = f"{word} {key} {os.getpid()}\n".encode()
+    file = os.open(folder() / "effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, line)
+    finally:
+        os.close(file)
+
+
+def nap(seconds: float) -> None:
+    """Sleep in small steps, so that an interrupt is noticed."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def die_while(flag: str) -> None:
+    """Kill this process while the flag is up."""
+    if (folder() / flag).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(flag: str) -> None:
+    """Take the flag down, if it is up, and kill this process."""
+    try:
+        (folder() / flag).unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@actor
+def work(payload: Work) -> dict[str, Any]:
+    """Work for some seconds."""
+    leave_trace("start", payload.key)
+    nap(payload.seconds)
+    leave_trace("end", payload.key)
+    return {"key": payload.key, "attempt": current_task().attempt}
+
+
+@actor
+def deaf(payload: Work) -> None:
+    """Block the thread, so that no interrupt is noticed."""
+    leave_trace("start", payload.key)
+    time.sleep(payload.seconds)
+    leave_trace("end", payload.key)
+
+
+@actor
+def killer(payload: Work) -> str:
+    """Kill its own process as long as the flag of its key is up."""
+    leave_trace("start", payload.key)
+    nap(payload.seconds)
+    die_while(payload.key)
+    leave_trace("end", payload.key)
+    return "survived"
+
+
+@actor(backoff=QUICK)
+def flaky(payload: Trouble) -> str:
+    """Fail some times, then work."""
+    leave_trace("start", payload.key)
+    if current_task().attempt <= payload.failures:
+        raise RuntimeError(f"failure {current_task().attempt}")
+    return "at last"
+
+
+@actor
+def hopeless(payload: Work) -> None:
+    """Fail in a way that trying again does not help."""
+    leave_trace("start", payload.key)
+    raise Permanent("there is no such page", code="page_missing")
+
+
+@actor(max_retries=1)
+def later(payload: Work) -> str:
+    """Ask to be tried again after so many seconds, once."""
+    leave_trace("start", payload.key)
+    if current_task().attempt == 1:
+        raise RetryAfter(payload.seconds)
+    return "on the second try"
+
+
+@actor
+def unserialisable(payload: Work) -> object:
+    """Return something that JSON cannot hold."""
+    leave_trace("start", payload.key)
+    if payload.seconds:
+        endless: list[object] = []
+        endless.append(endless)
+        return endless
+    return object()
+
+
+@actor
+def talkative(payload: Work) -> None:
+    """Log, and report progress."""
+    log.info("a line about %s", payload.key)
+    current_task().progress(step="half way", done=1, total=2)
+    nap(payload.seconds)
+
+
+# --- pipelines -----------------------------------------------------------------------------------
+
+
+def trace_stage(name: str) -> None:
+    leave_trace(name, str(current_task().run_id))
+
+
+@stage(backoff=QUICK)
+def make_list(payload: int) -> list[int]:
+    trace_stage("make_list")
+    return list(range(1, payload + 1))
+
+
+@stage(queue="squares", backoff=QUICK)
+def square(payload: list[int]) -> list[int]:
+    trace_stage(f"square-{payload[0]}")
+    return [number**2 for number in payload]
+
+
+@stage(backoff=QUICK)
+def total(payload: list[list[int]]) -> int:
+    trace_stage("total")
+    return sum(number for part in payload for number in part)
+
+
+@stage
+def guess(payload: int) -> list[int] | Done:
+    trace_stage("guess")
+    return Done({"known": payload})
+
+
+@stage
+def die_first(payload: list[int]) -> list[int]:
+    """Kill the process on the first try of its run, if the test wants it to."""
+    trace_stage("die_first")
+    die_once("die_first")
+    return payload
+
+
+@stage(retries=0)
+def fragile(payload: int) -> int:
+    """One item fails as soon as its sibling works, the others work for long."""
+    trace_stage(f"fragile-{payload}")
+    if payload == 1:
+        nap(0.5)
+        raise RuntimeError("one of the items is broken")
+    nap(60)
+    return payload
+
+
+@stage
+def linger(payload: int) -> int:
+    trace_stage("linger")
+    nap(60)
+    return payload
+
+
+@stage
+def add_up(payload: list[int]) -> int:
+    trace_stage("add_up")
+    return sum(payload)
+
+
+numbers = Pipeline("numbers", make_list | square.map(batch=2) | total)
+guessed = Pipeline("guessed", guess | square.map(batch=2) | total)
+deadly_numbers = Pipeline("deadly_numbers", make_list | die_first | square.map(batch=2) | total)
+fragile_numbers = Pipeline("fragile_numbers", make_list | fragile.map() | add_up)
+lingering = Pipeline("lingering", linger)
