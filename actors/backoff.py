@@ -1,5 +1,6 @@
 """How long a failed task waits before its next attempt."""
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +40,14 @@ def seconds(backoff: Mapping[str, Any] | None, failures: int, *, factor: float =
     base = float(given.get("base", 1.0))
     wait = {
         "quadratic": base * failures**2,
-        "exponential": base * float(given.get("factor", factor)) ** min(failures - 1, 60),
+        "exponential": base * _power(float(given.get("factor", factor)), failures - 1),
         "fixed": base,
     }[given["kind"]]
     return min(wait, float(given.get("max", DEFAULT_MAX))) * random.uniform(1.0, 1.0 + JITTER)
+
+
+def _power(factor: float, exponent: int) -> float:
+    try:
+        return float(factor**exponent)
+    except OverflowError:
+        return math.inf

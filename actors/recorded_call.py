@@ -200,7 +200,7 @@ def _as_builtins(result: Any) -> Any:
         if b"\\u0000" in encoded:
             raise ValueError("it holds a NUL character")
         return msgspec.json.decode(encoded)
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise NotSerialisable(f"the result cannot be kept as JSON: {error}") from error
 
 

@@ -34,6 +34,9 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*))?$")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _NOT_A_PARAGRAPH = re.compile(r"\s*(?:$|[-*+>|#<]|\d+[.)]|`{3}|~{3})| {4}|\t")
+_PERMALINK = re.compile(r"\s*\[(?:#|¶|)\]\([^)]*\)")
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+_TAG = re.compile(r"</?[A-Za-z][^<>]{0,300}>")
 _CLOSING_MARKS = re.compile(r"(?:^|[ \t]+)#+[ \t]*$")
 
 
@@ -201,7 +204,8 @@ class _Outline:
         self._open: list[tuple[int, str]] = []
 
     def add_heading(self, at: int, level: int, title: str) -> None:
-        self._open = [(depth, name) for depth, name in self._open if depth < level] + [(level, title)]
+        shown = _TAG.sub("", _LINK.sub(r"\1", _PERMALINK.sub("", title))).strip()
+        self._open = [(depth, name) for depth, name in self._open if depth < level] + [(level, shown)]
         self._starts.append(at)
         self._paths.append(tuple(name for _, name in self._open if name))
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 _TABLE_TAG = re.compile(r"<(/?)(table|thead|tbody|tfoot|tr|td|th)\b", re.I)
 _FORM_TAG = re.compile(r"<(/?)form\b", re.I)
+_PERMALINK = re.compile(r"<a\b[^<>]*\bclass\s*=\s*[\"']headerlink[\"'][^<>]*>[^<]{0,8}</a>", re.I)
 _CHARSET = re.compile(r"(<meta[^<>]{0,200}?charset\s*=\s*[\"']?\s*)[A-Za-z0-9_\-]+", re.I)
 
 
@@ -13,8 +14,10 @@ def repaired(page: str) -> str:
 
     HTML lets authors leave out ``</td>``; the converter drops whatever follows the last open cell. It also
     fails on a form within a paragraph, such as the search box of many documentation pages: forms become divs.
+    The permalinks that such pages put behind their headings are no text.
     """
     page = _FORM_TAG.sub(r"<\1div", _CHARSET.sub(r"\g<1>utf-8", page))
+    page = _PERMALINK.sub("", page)
     return "".join(_with_closed_cells(page))
 
 

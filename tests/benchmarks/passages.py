@@ -11,7 +11,7 @@ from pipelines.documents import chunking, conversion, detection
 from pipelines.documents.values import ChunkOptions
 
 QUESTIONS = Path(__file__).with_name("data") / "questions.csv"
-Passage = tuple[str, int]  # the document's name and the chunk's ordinal: how results are told apart
+Passage = tuple[str, int, int]  # the document's name and the chunk's start and end: what tells hits apart
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def _cut(path: Path) -> CutDocument:
 def _question(row: dict[str, str], document: CutDocument) -> Question:
     snippet = _without_breaks(row["snippet"])
     relevant = frozenset(
-        (document.name, chunk.ordinal) for chunk in document.chunks if snippet in _without_breaks(chunk.text)
+        (document.name, chunk.start, chunk.end)
+        for chunk in document.chunks
+        if snippet in _without_breaks(chunk.text)
     )
     if not relevant:
         raise ValueError(f"no chunk of {document.name} holds {row['snippet']!r}: mend questions.csv")

@@ -1,6 +1,7 @@
 """Answers of a Callboard server, made by hand, for the tests of its clients."""
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -53,3 +54,59 @@ def problem(
     """A refusal as a problem document."""
     body = {"type": "about:blank", "title": "Refused", "status": status, "detail": detail, "code": code}
     return httpx.Response(status, json=body | {"request_id": "r-1"} | fields, headers=headers)
+
+
+class Documents:
+    """A server that takes documents in; each ends as its entry says: a result, an error or a refusal.
+
+    Every document is seen once in the stage ``embed`` and then in its end. ``refuse_first`` is the answer
+    to the very first upload.
+    """
+
+    def __init__(self, ends: Mapping[str, Any], *, refuse_first: httpx.Response | None = None) -> None:
+        self._ends = ends
+        self._refusal = refuse_first
+        self._names: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._under_way = 0
+        self._lock = threading.Lock()
+        self.asked: list[str] = []
+        self.most_at_once = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            self.asked.append(request.method)
+            if request.method == "POST":
+                return self._take(request.read())
+            task_id = request.url.path.removesuffix("/status").rpartition("/")[2]
+            return self._look(task_id) if request.url.path.endswith("/status") else self._end(task_id)
+
+    def _take(self, form: bytes) -> httpx.Response:
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            return refusal
+        name = form.split(b'name="name"\r\n\r\n')[1].split(b"\r\n")[0].decode()
+        if isinstance(self._ends[name], httpx.Response):
+            return httpx.Response(self._ends[name].status_code, content=self._ends[name].content)
+        task_id = f"{TASK_ID[:-6]}{len(self._names) + 100:06}"
+        self._names[task_id] = name
+        self._under_way += 1
+        self.most_at_once = max(self.most_at_once, self._under_way)
+        return httpx.Response(202, json={"document_id": DOCUMENT_ID, "task_id": task_id})
+
+    def _look(self, task_id: str) -> httpx.Response:
+        if task_id not in self._seen:
+            self._seen.add(task_id)
+            look = status("running", 50, phase="embed", task_id=task_id)
+        else:
+            look = status(self._state(task_id), 100, task_id=task_id)
+        return httpx.Response(200, json=look)
+
+    def _end(self, task_id: str) -> httpx.Response:
+        self._under_way -= 1
+        end = self._ends[self._names[task_id]]
+        outcome = {"error": end} if "code" in end else {"result": end | {"document_id": DOCUMENT_ID}}
+        return httpx.Response(200, json=task(task_id=task_id, status=self._state(task_id), **outcome))
+
+    def _state(self, task_id: str) -> str:
+        return "failed" if "code" in self._ends[self._names[task_id]] else "completed"

@@ -1,19 +1,18 @@
-"""Waiting for a condition instead of sleeping for luck."""
+"""Waiting for a condition, with a deadline, instead of sleeping for luck."""
 
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+POLL_SECONDS = 0.01
 
-POLL_SECONDS = 0.02
 
-
-def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
-    """What ``condition()`` returns as soon as that is truthy.
+def eventually(condition: Callable[[], T], timeout: float = 10) -> T:
+    """The first truthy answer of ``condition``.
 
     Raises:
-      AssertionError: it was not within ``timeout`` seconds; the message has its last answer.
+      AssertionError: there was none within ``timeout`` seconds; the message says what it answered last.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -21,5 +20,5 @@ def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise AssertionError(f"this was not so within {timeout:g} s; the last answer was {answer!r}")
+            raise AssertionError(f"still {answer!r} after {timeout:g} s")
         time.sleep(POLL_SECONDS)

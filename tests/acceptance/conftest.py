@@ -1,0 +1,42 @@
+"""Whole Callboards for the acceptance tests: one on the embedded default, one on RabbitMQ and Postgres."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.support.deployment import Deployment, deployment
+from tests.support.servers import RabbitNode
+
+
+@pytest.fixture(scope="session")
+def file_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one folder that ``file_path`` may name."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="session")
+def embedded(file_root: Path) -> Iterator[Deployment]:
+    """Callboard as it comes: its own Postgres, no RabbitMQ."""
+    with deployment({"CALLBOARD_FILE_ROOTS": str(file_root)}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def on_rabbitmq(postgres_url: str, rabbit_node: RabbitNode, file_root: Path) -> Iterator[Deployment]:
+    """Callboard on a real RabbitMQ and Postgres, with two worker processes."""
+    name = f"acceptance_{uuid4().hex[:8]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    environ = {
+        "CALLBOARD_DATABASE_URL": postgres_url.rpartition("/")[0] + f"/{name}",
+        "CALLBOARD_BROKER_URL": rabbit_node.url,
+        "CALLBOARD_FILE_ROOTS": str(file_root),
+        "CALLBOARD_PROCESSES": "2",
+    }
+    with deployment(environ) as running:
+        yield running
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

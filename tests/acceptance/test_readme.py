@@ -1,0 +1,96 @@
+"""The README is true: every command in it is run, and its Python example is served."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.deployment import REPOSITORY, Deployment, deployment
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
+
+#: Commands that other tests run, or that are these tests themselves.
+ELSEWHERE = {
+    "make demo": "test_demo.py",
+    "make setup": "the set-up of these tests",
+    "make test": "these tests",
+    "make check": ".ci/run",
+    ".venv/bin/callboard up": "the fixtures of the acceptance tests",
+    "CALLBOARD_ACTORS=shop .venv/bin/callboard up": "test_the_example_module_is_served",
+}
+
+
+def commands() -> list[str]:
+    """Every command of the README, continuation lines joined."""
+    joined = "".join(BLOCKS).replace("\\\n", " ")
+    lines = [line.strip() for line in joined.split("\n")]
+    return [line for line in lines if line and not line.startswith("export ")]
+
+
+def test_every_command_runs_in_the_order_of_the_readme(embedded: Deployment) -> None:
+    # Given a running Callboard on its defaults, and the README's commands
+    environ = {
+        **os.environ,
+        "CALLBOARD_URL": embedded.url,
+        "CALLBOARD_DATA_DIR": str(embedded.log.parent / "data"),
+        "PATH": f"{REPOSITORY / '.venv' / 'bin'}:{os.environ['PATH']}",
+    }
+    for command in commands():
+        if command in ELSEWHERE:
+            continue
+        # When each is run as printed, on our port
+        here = command.replace("http://localhost:8000", embedded.url).replace(
+            ".venv/bin/callboard", "callboard"
+        )
+        done = subprocess.run(
+            here.replace("curl ", "curl --fail-with-body -s "),
+            check=False,
+            shell=True,
+            cwd=REPOSITORY,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        # Then it succeeds
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2_000:]}\n{done.stderr[-2_000:]}"
+
+
+def test_the_example_module_is_served(tmp_path: Path) -> None:
+    # Given the README's module, on PYTHONPATH
+    example = re.search(r"```python\n(# shop\.py.*?)```", README, re.S)
+    assert example is not None
+    (tmp_path / "shop.py").write_text(example[1], encoding="utf-8")
+    environ = {
+        "CALLBOARD_ACTORS": "shop",
+        "PYTHONPATH": f"{REPOSITORY}:{tmp_path}",
+        "CALLBOARD_PROCESSES": "1",
+    }
+    with deployment(environ) as running:
+        order = {"number": 7, "items": ["tea", "cake"]}
+        # When its actor and its pipeline are submitted
+        ids = [
+            running.http.post("/api/v1/tasks", json={"task_type": name, "payload": order}).json()["task_id"]
+            for name in ("confirm", "fulfilment")
+        ]
+        # Then they run
+        assert running.wait_for_task(ids[0])["result"] == "order 7: tea, cake"
+        assert running.wait_for_task(ids[1])["result"] == {"parcels": 2}
+        # And a payload that does not fit is refused by its field
+        wrong = {"task_type": "confirm", "payload": {"number": "seven", "items": []}}
+        answer = running.http.post("/api/v1/tasks", json=wrong)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "payload.number")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "deploy/demo/CORPUS.md"])
+def test_files_that_the_documents_name_exist(name: str) -> None:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:api|pipelines|actors|tasks|tests|deploy)/[\w/.-]*)`", text))
+    linked = set(re.findall(r"\]\((?!http)([^)#]+)\)", text))
+    for path in named:
+        assert (REPOSITORY / path).exists(), path
+    for path in linked:
+        assert ((REPOSITORY / name).parent / path).exists(), path

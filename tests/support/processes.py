@@ -1,0 +1,277 @@
+"""A whole installation for a test: a database, perhaps a RabbitMQ, and real worker and clock processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pika
+import psycopg
+from dramatiq.common import xq_name
+
+from pipelines.bootstrap import Kit, open_kit
+from pipelines.submission import Order
+from tasks.records import Event, Task
+from tasks.settings import Settings
+from tasks.states import FINAL, is_legal
+from tests.support.waiting import eventually
+
+REPOSITORY = Path(__file__).parents[2]
+ACTORS = "tests.support.actors_for_tests"
+END_SECONDS = 20.0
+
+
+class Running:
+    """A process of Callboard that runs, or ran, with its log in a file."""
+
+    def __init__(self, name: str, module: str, environ: dict[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                cwd=log.parent,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM)."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it without a last word (SIGKILL)."""
+        self._process.kill()
+        self._process.wait()
+
+    def exit_code(self, timeout: float = END_SECONDS) -> int:
+        """Wait for its end."""
+        return self._process.wait(timeout)
+
+    def says(self, words: str) -> bool:
+        """Whether its log has these words."""
+        return words in self.log.read_text(errors="replace")
+
+
+class Installation:
+    """What the tests use of Callboard: a kit as the API's, processes, and the traces of the actors."""
+
+    def __init__(self, kit: Kit, environ: dict[str, str], folder: Path, broker_url: str | None) -> None:
+        self.kit = kit
+        self.broker_url = broker_url
+        self.folder = folder
+        self._environ = environ
+        self._processes: list[Running] = []
+        self._shown: dict[Path, int] = {}
+
+    # --- processes -------------------------------------------------------------------------------
+
+    def start_worker(self, *, threads: int = 4, queues: Sequence[str] = (), **environ: str) -> Running:
+        """Start a worker; ``environ`` is without the prefix: ``ACTORS="…"``."""
+        given = {"CALLBOARD_THREADS": str(threads), "CALLBOARD_WORKER_QUEUES": ",".join(queues)}
+        return self._start("worker", given | {f"CALLBOARD_{name}": value for name, value in environ.items()})
+
+    def start_clock(self, **environ: str) -> Running:
+        """Start a clock."""
+        return self._start("clock", {f"CALLBOARD_{name}": value for name, value in environ.items()})
+
+    def show_logs(self) -> None:
+        """Print what the processes have logged since the last time; pytest shows it where a test failed."""
+        for process in self._processes:
+            text = process.log.read_bytes()
+            news = text[self._shown.get(process.log, 0) :].decode(errors="replace")
+            self._shown[process.log] = len(text)
+            if news:
+                print(f"--- {process.name} ({process.pid})\n{news}")
+
+    def any_log_says(self, words: str) -> bool:
+        """Whether any process has logged these words."""
+        return any(process.says(words) for process in self._processes)
+
+    def end(self) -> None:
+        """End all processes: those that do not end by themselves are killed."""
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.exit_code()
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _start(self, module: str, environ: dict[str, str]) -> Running:
+        name = f"{module}-{len(self._processes) + 1}"
+        log = self.folder / f"{name}.log"
+        process = Running(name, f"pipelines.{module}", self._environ | environ, log)
+        self._processes.append(process)
+        return process
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    def submit(self, task_type: str, payload: Any = None, **order: Any) -> UUID:
+        """Submit a task and return its id."""
+        return self.submit_all([Order(task_type=task_type, payload=payload, **order)])[0]
+
+    def submit_all(self, orders: Sequence[Order]) -> list[UUID]:
+        """Submit tasks in one commit."""
+        prepared = [self.kit.submission.prepare(order) for order in orders]
+        self.kit.submission.record([task for tasks in prepared for task in tasks]).result(10)
+        return [order.id for order in orders]
+
+    def task(self, task_id: UUID) -> Task:
+        task = self.kit.queries.task(task_id)
+        assert task is not None
+        return task
+
+    def finished(self, task_id: UUID, timeout: float = 15.0) -> Task:
+        """The task, as soon as its state is final."""
+        eventually(lambda: self.task(task_id).status in FINAL, timeout)
+        return self.task(task_id)
+
+    def has_status(self, task_id: UUID, status: str, timeout: float = 10.0) -> Task:
+        """The task, as soon as it has a status."""
+        eventually(lambda: self.task(task_id).status == status, timeout)
+        return self.task(task_id)
+
+    def all_finished(self, ids: Sequence[UUID], timeout: float = 30.0) -> None:
+        """Wait until all these tasks are final."""
+        unfinished = "SELECT count(*) FROM task_state WHERE id = ANY(%s) AND status != ALL(%s)"
+        eventually(lambda: self.value(unfinished, list(ids), list(FINAL)) == 0, timeout)
+
+    def stages(self, run_id: UUID) -> list[tuple[str, int, str]]:
+        """The stages of a run: name, index and status."""
+        run = self.kit.queries.run(run_id)
+        assert run is not None
+        return [(stage.stage, stage.index, stage.status) for stage in run.stages]
+
+    def moves(self, task_id: UUID) -> list[str]:
+        """The states that a task went through; fails if the moves are not legal."""
+        events: list[Event] = self.kit.queries.history(task_id)
+        states = [event.status for event in events if event.kind == "state"]
+        for before, after in zip([None, *states], states, strict=False):
+            assert is_legal(before, after), f"{before} -> {after} in {states}"
+        assert [event.event_id for event in events] == list(range(1, len(events) + 1))
+        return states
+
+    def value(self, sql: str, *params: object) -> Any:
+        """The one value that a query on the database gives."""
+        with psycopg.connect(self.database_url) as connection:
+            row = connection.execute(sql, params).fetchone()
+            return None if row is None else row[0]
+
+    @property
+    def database_url(self) -> str:
+        return self.kit.database_url
+
+    # --- traces of the actors --------------------------------------------------------------------
+
+    def raise_flag(self, name: str) -> Path:
+        """Put a flag up that actors look at."""
+        flag = self.folder / name
+        flag.touch()
+        return flag
+
+    def traces(self, key: object = None) -> list[str]:
+        """What actors did, in order: the words of one key, or "word key" for all."""
+        return [
+            word if key is not None else f"{word} {of}"
+            for word, of, _ in self._lines()
+            if key is None or of == str(key)
+        ]
+
+    def traces_of_process(self, pid: int) -> list[str]:
+        """The "word key" that one process left."""
+        return [f"{word} {key}" for word, key, by in self._lines() if by == str(pid)]
+
+    def _lines(self) -> list[list[str]]:
+        file = self.folder / "effects"
+        return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@contextmanager
+def installation(postgres_url: str, broker_url: str | None, folder: Path) -> Iterator[Installation]:
+    """A new installation on a database of its own; all of its processes and queues are gone afterwards."""
+    with _database(postgres_url) as database_url:
+        settings = Settings(
+            database_url=database_url,
+            broker_urls=(broker_url,) if broker_url else (),
+            data_dir=folder,
+            actors=(ACTORS,),
+        )
+        kit = open_kit(settings)
+        made = Installation(kit, _environ(settings), folder, broker_url)
+        try:
+            kit.open_lease("api")
+            kit.open_publisher()
+            yield made
+        finally:
+            made.end()
+            kit.close()
+            if broker_url:
+                _delete_queues(broker_url, database_url)
+
+
+def _environ(settings: Settings) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("CALLBOARD_")}
+    return {
+        **ours,
+        "PYTHONPATH": str(REPOSITORY),
+        "EFFECTS": str(settings.data_dir),
+        "CALLBOARD_DATABASE_URL": settings.database_url or "",
+        "CALLBOARD_BROKER_URL": ",".join(settings.broker_urls),
+        "CALLBOARD_ACTORS": ",".join(settings.actors),
+        "CALLBOARD_DATA_DIR": str(settings.data_dir),
+        "CALLBOARD_DB_POOL": "4",
+    }
+
+
+@contextmanager
+def _database(postgres_url: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex[:12]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    try:
+        yield postgres_url.rpartition("/")[0] + f"/{name}"
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _delete_queues(broker_url: str, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        names = {row[0] for row in connection.execute("SELECT name FROM queues")}
+        names |= {row[0] for row in connection.execute("SELECT queue_name FROM task_types")}
+        names |= {row[0] for row in connection.execute("SELECT unnest(queues) FROM workers")}
+    with channel_to(broker_url) as channel:
+        for name in names:
+            channel.queue_delete(name)
+            channel.queue_delete(xq_name(name))
+
+
+@contextmanager
+def channel_to(broker_url: str) -> Iterator[Any]:
+    """A channel of our own to a RabbitMQ (pika's, which has no types)."""
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    try:
+        yield connection.channel()
+    finally:
+        connection.close()
+
+
+def payload_of(value: msgspec.Struct) -> Any:
+    """A payload as it comes out of a request: JSON's builtins."""
+    return msgspec.to_builtins(value)

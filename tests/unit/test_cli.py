@@ -1,0 +1,196 @@
+"""The command line: what people and programs get from ``callboard``."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from api.cli import main
+from api.cli.search import query_words, snippet
+from tests.support.answers import DOCUMENT_ID, TASK_ID, Documents, Script, problem, status, task
+
+Handler = Callable[[httpx.Request], httpx.Response]
+HIT = {
+    "text": "The cat sat on the mat.",
+    "score": 0.75,
+    "document_id": DOCUMENT_ID,
+    "name": "cats.md",
+    "heading_path": ["Animals", "Cats"],
+    "start": 0,
+    "end": 23,
+}
+
+
+def call(server: Handler, *arguments: str, **options: str) -> Result:
+    transport = httpx.MockTransport(server)
+    return CliRunner().invoke(main, arguments, obj=transport, **options)  # type: ignore[arg-type]
+
+
+def ok(value: object) -> httpx.Response:
+    return httpx.Response(200, json=value)
+
+
+def test_help_lists_every_command_without_importing_any() -> None:
+    # Given a fresh interpreter
+    program = (
+        "import sys; from api.cli import main; main(['--help'], standalone_mode=False);"
+        "sys.exit(any(name in sys.modules for name in ('httpx', 'rich', 'dramatiq', 'falcon', 'peewee')))"
+    )
+    # When help is shown, then nothing heavy was imported and all commands are there
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("up", "worker", "submit", "tasks", "kb", "ingest", "search"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_the_version_is_shown() -> None:
+    assert "callboard" in CliRunner().invoke(main, ["--version"]).stdout
+
+
+def test_a_task_is_submitted_and_its_id_shown() -> None:
+    server = Script(httpx.Response(202, json=task()))
+    done = call(server, "submit", "sleep", "--payload", '{"seconds": 1}', "--priority", "8", "--tag", "a")
+    assert (done.exit_code, done.stdout) == (0, f"{TASK_ID}  queued\n")
+    body = json.loads(server.requests[0].content)
+    assert body == {"task_type": "sleep", "payload": {"seconds": 1}, "priority": 8, "tags": ["a"]}
+
+
+def test_a_payload_may_come_from_stdin() -> None:
+    server = Script(httpx.Response(202, json=task()))
+    call(server, "submit", "test", "--file", "-", input='{"a": 1}')
+    assert json.loads(server.requests[0].content)["payload"] == {"a": 1}
+
+
+def test_a_payload_that_is_not_json_is_refused_in_one_line() -> None:
+    done = call(Script(), "submit", "test", "--payload", "{a:1}")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: --payload is not JSON")
+    assert done.stderr.count("\n") == 1
+
+
+def test_following_a_task_that_fails_ends_with_one_and_shows_its_error() -> None:
+    # Given a task that fails
+    failed = task(status="failed", error={"code": "actor_error", "message": "no luck"})
+    server = Script(httpx.Response(202, json=task()), ok(status("failed")), ok(failed))
+    # When it is submitted and followed
+    done = call(server, "submit", "fail", "--follow")
+    # Then people see why
+    assert done.exit_code == 1
+    assert "actor_error: no luck" in done.stdout
+
+
+def test_for_programs_stdout_is_one_json_document() -> None:
+    server = Script(httpx.Response(202, json=task()), ok(status()), ok(task(status="completed", result=1)))
+    done = call(server, "submit", "test", "--follow", "--json")
+    assert json.loads(done.stdout)["result"] == 1
+
+
+def test_tasks_are_listed_with_whole_ids() -> None:
+    page = {"tasks": [task(task_type="[red]x")], "total": 10_000, "total_is_exact": False, "next_cursor": "c"}
+    server = Script(ok(page))
+    done = call(server, "tasks", "list", "--status", "failed", "--status", "queued")
+    assert server.requests[0].url.params["status"] == "failed,queued"
+    assert TASK_ID in done.stdout
+    assert "[red]x" in done.stdout
+    assert "more than 10,000 tasks" in done.stdout
+    assert "--cursor c" in done.stdout
+
+
+def test_a_task_is_shown_with_its_history() -> None:
+    event = {"event_id": 1, "kind": "state", "phase": None, "progress": None, "message": "hello"}
+    history = {"history": [event | {"status": "queued", "timestamp": "2026-01-02T03:04:05Z"}]}
+    done = call(Script(ok(task()), ok(history)), "tasks", "show", TASK_ID)
+    assert "task_type" in done.stdout
+    assert "hello" in done.stdout
+
+
+def test_several_tasks_are_cancelled() -> None:
+    server = Script(*[httpx.Response(202, json={}), ok(task(status="cancelled"))] * 2)
+    done = call(server, "tasks", "cancel", TASK_ID, TASK_ID)
+    assert done.stdout == f"{TASK_ID}  cancelled\n" * 2
+
+
+def test_documents_are_ingested_and_counted_for_programs(tmp_path: Path) -> None:
+    # Given a folder of two documents, of which one fails
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text("text")
+    results = {"a.md": {"version": 1, "embedded": 2}, "b.md": {"code": "empty_document", "message": "Empty."}}
+    # When it is ingested
+    done = call(Documents(results), "ingest", str(tmp_path), "--kb", "kb", "--no-create", "--json")
+    # Then the report says so, and so does the exit code
+    report = json.loads(done.stdout)
+    assert (report["new"], report["failed"], report["embedded"]) == (1, 1, 2)
+    assert done.stderr == ""
+    assert done.exit_code == 1
+
+
+def test_without_a_terminal_ingest_writes_a_line_for_each_document(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("text")
+    server = Documents({"a.md": {"version": 1, "chunks": 2, "embedded": 2}})
+    done = call(server, "ingest", str(tmp_path), "--kb", "kb", "--no-create")
+    assert done.exit_code == 0
+    assert "[1/1] ✓ new        a.md  2 chunks, 2 embedded" in done.stderr
+    assert "2 chunks embedded, 0 reused" in done.stdout
+
+
+def test_hits_are_shown_with_document_headings_and_score() -> None:
+    server = Script(ok({"hits": [HIT]}))
+    done = call(server, "search", "kb", "where", "is", "the", "cat?")
+    assert server.requests[0].url.params["q"] == "where is the cat?"
+    assert "1. cats.md › Animals › Cats  0.750" in done.stdout
+    assert "The cat sat on the mat." in done.stdout
+
+
+def test_a_knowledge_base_is_deleted_only_after_a_yes() -> None:
+    server = Script(ok({"kb_id": "kb", "name": "kb", "documents": 3}))
+    done = call(server, "kb", "delete", "kb", input="n\n")
+    assert "3 documents" in done.stderr
+    assert len(server.requests) == 1
+
+
+def test_an_error_is_one_line_on_stderr() -> None:
+    done = call(Script(problem(404, "not_found", "There is no task x.")), "tasks", "show", "x")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "Error: There is no task x (404)\n")
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
+    def interrupted(_: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
+
+    done = call(interrupted, "tasks", "show", TASK_ID)
+    assert (done.exit_code, done.stderr) == (130, "Interrupted.\n")
+
+
+def test_the_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLBOARD_URL", "http://elsewhere.test:1")
+    server = Script(ok({"knowledge_bases": []}))
+    call(server, "kb", "list")
+    assert str(server.requests[0].url).startswith("http://elsewhere.test:1/api/v1/")
+
+
+def test_what_a_document_holds_cannot_steer_the_terminal() -> None:
+    server = Script(ok({"hits": [HIT | {"text": "a\x1b[2Jb [bold]c"}]}))
+    assert "a[2Jb [bold]c" in call(server, "search", "kb", "x").stdout
+
+
+def test_a_snippet_is_cut_around_the_words_of_the_question() -> None:
+    text = "nothing here " * 100 + "the needle is sharp " + "nothing there " * 100
+    piece = snippet(text, query_words("Where is the needle?"), 120)
+    assert "needle" in piece
+    assert len(piece) <= 122
+
+
+def test_chinese_words_are_looked_for_in_pairs_and_common_words_not_at_all() -> None:
+    assert query_words("What is 跨域资源 in MPI?") == ["跨域", "域资", "资源", "mpi"]
+
+
+def test_commands_are_commands() -> None:
+    context = click.Context(main)
+    assert isinstance(main.get_command(context, "tasks"), click.Group)
+    assert main.get_command(context, "nonsense") is None
