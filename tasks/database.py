@@ -2,15 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
+import psycopg
 from peewee import InterfaceError, OperationalError
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
 
 from tasks.errors import Unavailable
 
 Database: TypeAlias = PooledPostgresqlDatabase
-CONNECT_TIMEOUT = 5
+#: A Postgres that does not answer for some seconds counts as gone, also in the middle of a statement.
+PATIENCE: Final[dict[str, int]] = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 def connect(url: str, *, pool: int = 10) -> Database:
@@ -25,9 +34,18 @@ def connect(url: str, *, pool: int = 10) -> Database:
         timeout=10,
         autoconnect=False,
         prefer_psycopg3=True,
-        connect_timeout=CONNECT_TIMEOUT,
         options="-c timezone=UTC",
+        **PATIENCE,
     )
+
+
+def dial(url: str) -> psycopg.Connection[Any]:
+    """A connection of one's own, in autocommit mode.
+
+    Raises:
+      psycopg.OperationalError: Postgres cannot be reached.
+    """
+    return psycopg.connect(url, autocommit=True, **PATIENCE)  # type: ignore[arg-type]
 
 
 @contextmanager

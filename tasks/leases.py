@@ -16,6 +16,8 @@ from uuid import UUID
 import msgspec
 import psycopg
 
+from tasks.database import dial
+
 log = logging.getLogger("callboard.lease")
 
 LEASE_SECONDS = 15.0
@@ -69,7 +71,7 @@ class Lease:
 
     def start(self) -> "Lease":
         """Register the process and take its lock, then keep both."""
-        self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+        self._connection = dial(self._url)
         self._enter(self._connection)
         self._thread.start()
         return self
@@ -148,7 +150,7 @@ class Lease:
 
     def _reconnect(self) -> None:
         try:
-            connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+            connection = dial(self._url)
         except psycopg.OperationalError:
             return
         if self._connection is not None:
@@ -192,6 +194,6 @@ class Coroner:
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+            self._connection = dial(self._url)
             self._connected_at = time.monotonic()
         return self._connection

@@ -7,6 +7,8 @@ from typing import Any
 
 import psycopg
 
+from tasks.database import dial
+
 log = logging.getLogger("callboard.notices")
 
 RECONNECT_PAUSE = 0.5
@@ -35,7 +37,7 @@ class Listener:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(self._url, autocommit=True, connect_timeout=5) as connection:
+                with dial(self._url) as connection:
                     self._listen(connection)
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 self._stopping.wait(RECONNECT_PAUSE)

@@ -5,7 +5,7 @@ import binascii
 from typing import Any
 from uuid import UUID
 
-from peewee import JOIN, SQL, fn
+from peewee import JOIN, SQL, Value, fn
 from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks import history
@@ -186,7 +186,7 @@ def _conditions(wanted: TaskFilter) -> list[Any]:
     if wanted.statuses:
         conditions.append(StateRow.status.in_(wanted.statuses))
     if wanted.tag is not None:
-        conditions.append(wanted.tag == fn.ANY(TaskRow.tags))
+        conditions.append(Value(wanted.tag) == fn.ANY(TaskRow.tags))
     if wanted.created_after is not None:
         conditions.append(TaskRow.created_at >= wanted.created_after)
     if wanted.created_before is not None:

