@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
@@ -15,7 +16,9 @@ from tasks.queries import Queries
 log = logging.getLogger("callboard.clock")
 
 TICK_SECONDS = 0.25
-SWEEP_TICKS = 4
+SWEEP_SECONDS = 1.0
+#: How long a round waits for a verb; without Postgres the verb stays queued and the round is tried again.
+PATIENCE_SECONDS = 5.0
 LONGEST_PUBLISH_SECONDS = 30.0
 
 
@@ -43,7 +46,7 @@ class Clock:
         self._flow = flow
         self._dispatcher = dispatcher
         self._awake = threading.Event()
-        self._ticks = 0
+        self._swept_at = 0.0
         self._troubled: set[str] = set()
 
     def wake(self, _: str = "") -> None:
@@ -62,27 +65,27 @@ class Clock:
         self._try("promote", self.promote)
         if self._dispatcher is not None:
             self._try("dispatch", self._dispatcher.step)
-        if self._ticks % SWEEP_TICKS == 0:
+        if time.monotonic() - self._swept_at > SWEEP_SECONDS:
+            self._swept_at = time.monotonic()
             self._try("rescue", self.rescue)
             self._try("reopen", self.reopen)
             self._try("settle", self.settle)
-        self._ticks += 1
 
     def promote(self) -> None:
         """Make due tasks ready."""
-        while self._ledger.promote().result() >= BATCH:
+        while self._ledger.promote().result(PATIENCE_SECONDS) >= BATCH:
             pass
 
     def rescue(self) -> None:
         """Take back what dead processes had claimed."""
         for worker in self._coroner.dead():
-            count = self._ledger.rescue(worker).result()
+            count = self._ledger.rescue(worker).result(PATIENCE_SECONDS)
             log.warning("process %s died; %d tasks were taken back from it", worker, count)
 
     def reopen(self) -> None:
         """Reopen batches whose publisher died or never finished."""
         for dispatch in self._queries.orphaned_dispatches(LONGEST_PUBLISH_SECONDS):
-            self._ledger.reopen_dispatch(dispatch).result()
+            self._ledger.reopen_dispatch(dispatch).result(PATIENCE_SECONDS)
 
     def settle(self) -> None:
         """Settle runs whose last process died between a commit and what follows from it."""

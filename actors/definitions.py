@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 import msgspec
 
@@ -15,6 +15,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 DEFAULT_QUEUE = "default"
+_BY_NAME_ALONE = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +74,10 @@ def _signature(function: Callable[..., Any], name: str) -> tuple[Any, Any, bool]
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) > 1:
         raise DefinitionError(f"{name} takes {len(parameters)} arguments: an actor takes its payload alone")
+    if parameters and parameters[0].kind in _BY_NAME_ALONE:
+        raise DefinitionError(f"{name} takes its argument by name alone: an actor is called with its payload")
     try:
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
     except NameError as error:
         raise DefinitionError(f"a type that {name} mentions cannot be found: {error}") from error
     payload_type = hints.get(parameters[0].name, Any) if parameters else Any
@@ -115,10 +118,28 @@ def actor(
     return define(function) if function is not None else define
 
 
+class _Limits(msgspec.Struct):
+    """What can be checked of a policy by its type."""
+
+    queue: Annotated[str, msgspec.Meta(min_length=1)] = DEFAULT_QUEUE
+    max_retries: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
 def make_policy(name: str, **given: Any) -> Policy:
     """A policy from the keywords of a decorator; errors name the actor."""
     backoff = given.pop("backoff", None)
     try:
-        return Policy(backoff=None if backoff is None else backoffs.parse(backoff), **given)
-    except (TypeError, InvalidField) as error:
+        policy = Policy(backoff=None if backoff is None else backoffs.parse(backoff), **given)
+        msgspec.convert(given, _Limits)
+        if not _are_exceptions(policy.retry_on):
+            raise TypeError(f"retry_on is a tuple of exception classes, not {policy.retry_on!r}")
+        return policy
+    except (TypeError, InvalidField, msgspec.ValidationError) as error:
         raise DefinitionError(f"the policy of {name} cannot be used: {error}") from error
+
+
+def _are_exceptions(kinds: Any) -> bool:
+    return isinstance(kinds, tuple) and all(
+        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+    )

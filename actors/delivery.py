@@ -51,8 +51,13 @@ class Slots:
     """How many claims a process may hold: one for each worker thread."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self._count = self._free = count
         self._changed = threading.Condition()
+
+    @property
+    def held(self) -> int:
+        """How many are taken now."""
+        return self._count - self._free
 
     def take(self, most: int, timeout: float) -> int:
         """Take up to ``most`` free slots, waiting for the first one up to ``timeout`` seconds."""

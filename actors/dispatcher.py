@@ -36,6 +36,8 @@ class Dispatcher:
 
     def _resend(self) -> None:
         """What was published a while ago, is unclaimed, and is not on RabbitMQ any more, got lost."""
-        for queue in self._queries.queue_names():
+        queues = self._queries.queue_names()
+        self._publisher.watch(queues)
+        for queue in queues:
             if self._publisher.ready_count(queue) == 0:
                 self._ledger.resend(queue, LOST_AFTER_SECONDS).result()

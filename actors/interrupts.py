@@ -49,10 +49,9 @@ class _Inside:
         """Close the door; an exception that is under way is caught or called back."""
         while True:
             try:
-                self.active = False
-                if self.lock.acquire(timeout=LOCK_PATIENCE):
+                with self.lock:  # nothing can come between taking it and giving it back
+                    self.active = False
                     _raise_in(self.thread, None)
-                    self.lock.release()
                 return
             except INTERRUPTIONS:
                 continue
@@ -63,6 +62,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._inside: dict[UUID, _Inside] = {}
+        self._over: type[BaseException] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="callboard-timeouts", daemon=True)
 
@@ -84,9 +84,13 @@ class Interrupts:
         inside = _Inside(current, time.monotonic() + timeout)
         self._inside[current.id] = inside
         try:
-            return call()
-        finally:
-            inside.leave()
+            try:
+                if self._over is not None:
+                    raise self._over
+                return call()
+            finally:
+                inside.leave()
+        finally:  # by now the door is closed, or the one interrupt hit the line before
             self._inside.pop(current.id, None)
 
     def cancel(self, task_id: UUID) -> None:
@@ -95,7 +99,8 @@ class Interrupts:
             inside.interrupt(Cancelled)
 
     def everything(self, kind: type[BaseException] = Drained) -> None:
-        """Interrupt all tasks of this process: its time, or its lease, is over."""
+        """Interrupt all tasks of this process, and those that come: its time, or its lease, is over."""
+        self._over = kind
         for inside in list(self._inside.values()):
             inside.interrupt(kind)
 

@@ -1,8 +1,10 @@
 """The broker of the embedded default: workers fetch from Postgres by claiming; no RabbitMQ is needed."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import wait
 from typing import Any
 
 from dramatiq import Broker, Message
@@ -11,9 +13,12 @@ from dramatiq.broker import Consumer, MessageProxy
 from actors.delivery import Delivery, Slots, message_for
 from actors.errors import BrokerError
 from tasks.ledger import Ledger
+from tasks.values import Claimed
 
 #: How long an idle consumer waits before it looks by itself, in seconds; a notice wakes it at once.
 POLL = 1.0
+STOPPING_PAUSE = 0.1
+RELEASE_SECONDS = 10.0
 
 
 class LocalBroker(Broker):
@@ -68,7 +73,7 @@ class LocalConsumer(Consumer):
         if self._fetched:
             return self._fetched.popleft()
         if self._broker.stopping.is_set():
-            self.wake.wait(0.1)
+            time.sleep(STOPPING_PAUSE)
             return None
         free = self._broker.slots.take(64, POLL)
         if not free:
@@ -82,8 +87,12 @@ class LocalConsumer(Consumer):
     def _fetch(self, free: int) -> None:
         self.wake.clear()
         types = sorted(self._broker.get_declared_actors())
-        claims = self._broker.ledger.fetch([self._queue_name], types, free).result()
-        self._broker.slots.give(free - len(claims))
+        claims: list[Claimed] = []
+        try:
+            if not self._broker.stopping.is_set():  # it may have been long until a slot was free
+                claims = self._broker.ledger.fetch([self._queue_name], types, free).result()
+        finally:
+            self._broker.slots.give(free - len(claims))
         self._fetched.extend(Delivery(message_for(claim), claim) for claim in claims)
 
     def ack(self, message: MessageProxy) -> None:
@@ -98,10 +107,9 @@ class LocalConsumer(Consumer):
         """Hand back claims that were not started."""
         waiting = [*messages, *self._fetched]
         self._fetched.clear()
-        for one in waiting:
-            if isinstance(one, Delivery):
-                self._broker.ledger.release(one.claim)
-                self._broker.slots.give()
+        claims = [one.claim for one in waiting if isinstance(one, Delivery)]
+        self._broker.slots.give(len(claims))
+        wait([self._broker.ledger.release(claim) for claim in claims], RELEASE_SECONDS)
 
     def close(self) -> None:
         """Hand back what was fetched but not yielded."""

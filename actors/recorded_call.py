@@ -7,6 +7,7 @@ value here, and the acknowledgement waits for its commit.
 import logging
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -93,6 +94,17 @@ class RecordedCall:
         self._resources = resources
         self._interrupts = interrupts
         self._flow = flow
+        self._running: dict[UUID, Claimed] = {}
+        self._unrecorded: set[Future[bool]] = set()
+
+    @property
+    def running(self) -> list[Claimed]:
+        """What runs now."""
+        return list(self._running.values())
+
+    def wait_until_recorded(self, timeout: float) -> None:
+        """Wait until the outcomes of all calls that are over are committed."""
+        wait(list(self._unrecorded), timeout)
 
     def __call__(self, delivery: Delivery) -> None:
         """Run one delivery to its verdict and queue the record; the acknowledgement follows the commit."""
@@ -103,12 +115,16 @@ class RecordedCall:
         except Exception as error:
             log.exception("what follows task %s could not be computed", claim.id)
             self._record(delivery, self._judge(claim, error))
+        if delivery.recorded is not None:
+            self._unrecorded.add(delivery.recorded)
+            delivery.recorded.add_done_callback(self._unrecorded.discard)
 
     def _run(self, claim: Claimed) -> Verdict:
         try:
             actor = self._registry.get(claim.task_type)
             if actor is None:
                 return GivenUp(hand_back=True)
+            self._running[claim.id] = claim
             payload = msgspec.json.decode(claim.payload)
             current = CurrentTask(claim, payload, self._report, self._resources)
             context.enter(current)
@@ -117,6 +133,7 @@ class RecordedCall:
         except BaseException as error:
             return self._judge(claim, error)
         finally:
+            self._running.pop(claim.id, None)
             context.enter(None)
 
     def _judge(self, claim: Claimed, error: BaseException) -> Verdict:

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import wait
 from typing import Any
 from uuid import UUID
 
@@ -107,12 +108,15 @@ class Worker:
         self._stopping.set()
         self._stop_claiming()
         deadline = time.monotonic() + self._options.drain_seconds
-        while self._interrupts.count and time.monotonic() < deadline and not self.lease_lost.is_set():
+        while self._slots.held and time.monotonic() < deadline and not self.lease_lost.is_set():
             time.sleep(0.05)
-        if self._interrupts.count:
-            log.warning("handing back %d tasks that still run", self._interrupts.count)
+        if self._slots.held:
+            log.warning("handing back %d tasks that still run", self._slots.held)
             self._interrupts.everything(Drained)
         self._dramatiq.stop(timeout=int(LAST_WORDS_SECONDS * 1_000))
+        blocked = self._call.running  # where no interrupt is noticed: their threads end with us
+        wait([self._ledger.release(claim) for claim in blocked], LAST_WORDS_SECONDS)
+        self._call.wait_until_recorded(LAST_WORDS_SECONDS)
         self._listener.close()
         self._interrupts.close()
         self._lease.close()
@@ -159,16 +163,25 @@ class Worker:
         self._interrupts.everything(Drained)
 
     def _watch_queues(self) -> None:
-        """Serve queues that come into being while this process runs."""
+        """Serve queues that come into being while this process runs, and hear of cancels late at worst."""
         served = set(self._profile().queues)
         while not self._stopping.wait(WATCH_SECONDS):
             try:
+                self._stop_what_is_not_ours()
                 found: Any = self._queries.queue_names()
             except Exception as error:
-                log.debug("the queues cannot be read now: %s", error)
+                log.debug("the record cannot be read now: %s", error)
                 continue
             for queue in found:
                 if not self._options.queues or queue in self._options.queues:
                     self._broker.declare_queue(queue)
                     served.add(queue)
             self._lease.announce(sorted(served))
+
+    def _stop_what_is_not_ours(self) -> None:
+        """A notice of a cancel may get lost, or come before its task is inside the actor."""
+        running = self._call.running
+        kept = self._queries.kept_claims(running) if running else set()
+        for claim in running:
+            if claim.id not in kept and claim in self._call.running:
+                self._interrupts.cancel(claim.id)

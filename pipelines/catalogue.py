@@ -21,6 +21,11 @@ class Catalogue:
             if pipeline.name in self.pipelines or pipeline.name in self.actors:
                 raise DefinitionError(f"two task types are named {pipeline.name!r}: rename one of them")
             self.pipelines[pipeline.name] = pipeline
+        self._by_stage = {
+            pipeline.type_of(step.name): pipeline
+            for pipeline in self.pipelines.values()
+            for step in pipeline.steps
+        }
 
     def runnable(self) -> Registry:
         """All that a worker executes: the actors, and the stages of all pipelines under their full names."""
@@ -29,7 +34,7 @@ class Catalogue:
 
     def pipeline_of(self, task_type: str) -> Pipeline | None:
         """The pipeline of a run, by its type, or of a stage, by ``<pipeline>.<stage>``."""
-        return self.pipelines.get(task_type) or self.pipelines.get(task_type.rpartition(".")[0])
+        return self.pipelines.get(task_type) or self._by_stage.get(task_type)
 
     def types(self) -> list[TaskType]:
         """What to declare in the record's catalogue."""

@@ -7,11 +7,11 @@ their results. Types are checked here, when stages are composed.
 
 from collections.abc import Callable, Sequence
 from types import UnionType
-from typing import Any, Generic, ParamSpec, TypeVar, Union, get_args, get_origin, overload
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, get_args, get_origin, overload
 
 import msgspec
 
-from actors.definitions import DEFAULT_QUEUE, Actor, make_policy
+from actors.definitions import DEFAULT_QUEUE, Actor, convert, make_policy
 from pipelines.errors import CompositionError
 
 P = ParamSpec("P")
@@ -87,6 +87,16 @@ class Pipeline:
     def first(self) -> Step:
         """The stage that gets the payload."""
         return self.steps[0]
+
+    def parse(self, payload: Any) -> Any:
+        """The payload as what the first stage takes: a list of it, if that stage is mapped.
+
+        Raises:
+          InvalidField: it does not fit; the field is named below ``payload``.
+        """
+        taken = self.first.actor.payload_type
+        wanted = list[taken] if self.first.batch == 0 else taken  # type: ignore[valid-type]
+        return convert(payload, wanted, "payload")
 
     def type_of(self, stage: str) -> str:
         """The task type of a stage: ``<pipeline>.<stage>``."""
@@ -169,7 +179,7 @@ def _check(before: Step, after: Step) -> None:
 
 def _without_done(kind: Any) -> Any:
     """What goes to the next stage of a result type such as ``Validated | Done``."""
-    if get_origin(kind) in (Union, UnionType):
+    if _is_union(kind):
         return Union[tuple(one for one in get_args(kind) if one is not Done)]  # noqa: UP007 - made at run time
     return kind
 
@@ -178,14 +188,37 @@ def _item(listed: Any) -> Any:
     return (get_args(listed) or (Any,))[0] if listed is not Any else Any
 
 
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
+
+
 def _fits(given: Any, taken: Any) -> bool:
+    """Whether every value of type ``given`` can be one of ``taken``, as far as types can tell."""
+    given, taken = _bare(given), _bare(taken)
     if Any in (given, taken) or given == taken:
         return True
-    if get_origin(given) in (list, tuple) and get_origin(taken) in (list, tuple):
+    if _is_union(given):
+        return all(_fits(one, taken) for one in get_args(given))
+    if _is_union(taken):
+        return any(_fits(given, one) for one in get_args(taken))
+    one, other = get_origin(given) or given, get_origin(taken) or taken
+    if one in (list, tuple) and other in (list, tuple):  # JSON knows one kind of list
         return _fits(_item(given), _item(taken))
-    if isinstance(given, type) and isinstance(taken, type):
-        return issubclass(given, taken)
-    return get_origin(given) is not None and get_origin(given) is taken
+    if not (isinstance(one, type) and isinstance(other, type)):
+        return False
+    arguments = zip(get_args(given), get_args(taken), strict=False)
+    return _is_kind_of(one, other) and all(_fits(*pair) for pair in arguments)
+
+
+def _is_kind_of(one: type, other: type) -> bool:
+    try:
+        return issubclass(one, other) or (one, other) == (int, float)
+    except TypeError:  # a TypedDict or a protocol: seen only when it runs
+        return True
+
+
+def _bare(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _spell(kind: Any) -> str:

@@ -63,28 +63,39 @@ def settle(
 
     ``outputs(stage)`` gives the results of a stage in the order of its items.
     """
-    for stage in run.stages:
-        if stage.status == FAILED:
-            return Advance(run.id, status=FAILED, error=_blame(stage))
-    if any(stage.status == CANCELLED for stage in run.stages):
-        return Advance(run.id, status=CANCELLED)
-    if not run.stages or any(stage.status != COMPLETED for stage in run.stages):
+    ended = ended_badly(run)
+    if ended is not None:
+        return ended
+    if any(stage.status != COMPLETED for stage in run.stages):
         return None
-    place = max(pipeline.position(stage.stage) for stage in run.stages)
-    step = pipeline.steps[place]
-    results = outputs(step.name)
-    value: Any = results if step.batch is not None else results[0]
-    if is_done(value):
-        return Advance(run.id, status=COMPLETED, result=value[DONE])
+    place, value = -1, run.task.payload  # without a stage: the first one maps an empty list
+    if run.stages:
+        place = max(pipeline.position(stage.stage) for stage in run.stages)
+        step = pipeline.steps[place]
+        results = outputs(step.name)
+        done = next((one for one in results if is_done(one)), None)
+        if done is not None:
+            return Advance(run.id, status=COMPLETED, result=done[DONE])
+        value = results if step.batch is not None else results[0]
     if place == len(pipeline.steps) - 1:
         return Advance(run.id, status=COMPLETED, result=value)
-    successors, ended = _start(pipeline, run.task, place + 1, value, defaults)
-    return Advance(run.id, status=COMPLETED, result=[]) if ended else Advance(run.id, successors)
+    successors, over = _start(pipeline, run.task, place + 1, value, defaults)
+    return Advance(run.id, status=COMPLETED, result=[]) if over else Advance(run.id, successors)
 
 
 def is_done(result: Any) -> bool:
     """Whether a stage's result (as it is kept) is a `pipelines.composition.Done`."""
     return isinstance(result, dict) and set(result) == {DONE}
+
+
+def ended_badly(run: RunState) -> Advance | None:
+    """The end of a run of which a stage failed or was cancelled; this needs no knowledge of its pipeline."""
+    for stage in run.stages:
+        if stage.status == FAILED:
+            return Advance(run.id, status=FAILED, error=_blame(stage))
+    if any(stage.status == CANCELLED for stage in run.stages):
+        return Advance(run.id, status=CANCELLED)
+    return None
 
 
 def _start(

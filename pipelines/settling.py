@@ -14,9 +14,11 @@ from tasks.ledger import Ledger
 from tasks.ledger.runs import Advance
 from tasks.queries import Queries
 from tasks.states import FAILED, FINAL
-from tasks.values import Claimed
+from tasks.values import Claimed, RunState
 
 log = logging.getLogger("callboard.flow")
+
+PATIENCE_SECONDS = 10.0
 
 
 class Settler:
@@ -28,6 +30,8 @@ class Settler:
         self._queries = queries
         self._defaults = defaults
         self._waiting: queue.SimpleQueue[UUID | None] = queue.SimpleQueue()
+        self._asked: set[UUID] = set()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="callboard-settler", daemon=True)
 
     def start(self) -> "Settler":
@@ -53,7 +57,11 @@ class Settler:
         return flow.after(pipeline, finished, result, self._defaults)
 
     def settle_soon(self, run_id: UUID) -> None:
-        """Settle a run on the settling thread."""
+        """Settle a run on the settling thread; asked many times before it gets there, it looks once."""
+        with self._lock:
+            if run_id in self._asked:
+                return
+            self._asked.add(run_id)
         self._waiting.put(run_id)
 
     def settle(self, run_id: UUID) -> None:
@@ -62,25 +70,32 @@ class Settler:
         if run is None:
             return
         if run.status in FINAL:
-            self._ledger.advance(Advance(run_id)).result()  # clears what was left behind
+            self._ledger.advance(Advance(run_id)).result(PATIENCE_SECONDS)  # clears what was left behind
             return
-        pipeline = self._catalogue.pipeline_of(run.task_type)
-        if pipeline is None:
-            return
-        try:
-            decision = flow.settle(
-                pipeline, run, lambda stage: self._queries.outputs(run_id, stage), self._defaults
-            )
-        except (CompositionError, TypeError) as error:
-            decision = Advance(
-                run_id, status=FAILED, error={"code": "bad_composition", "message": str(error)}
-            )
+        decision = flow.ended_badly(run) or self._decide(run)
         if decision is not None:
-            self._ledger.advance(decision).result()
+            self._ledger.advance(decision).result(PATIENCE_SECONDS)
+
+    def _decide(self, run: RunState) -> Advance | None:
+        pipeline = self._catalogue.pipelines.get(run.task_type)
+        if pipeline is None:
+            return None  # a process that knows it will
+        try:
+            return flow.settle(
+                pipeline, run, lambda stage: self._queries.outputs(run.id, stage), self._defaults
+            )
+        except CompositionError as error:  # a newer version's stage: its processes go on with it
+            log.info("run %s is left to others: %s", run.id, error)
+            return None
+        except TypeError as error:
+            return Advance(run.id, status=FAILED, error={"code": "bad_composition", "message": str(error)})
 
     def _run(self) -> None:
         while (run_id := self._waiting.get()) is not None:
+            with self._lock:
+                self._asked.discard(run_id)
             try:
-                self.settle(run_id)
+                if not self._queries.is_at_work(run_id):
+                    self.settle(run_id)
             except Exception as error:
                 log.warning("run %s could not be settled now; the clock will: %s", run_id, error)

@@ -75,7 +75,7 @@ class Submission:
             order = msgspec.structs.replace(order, payload=payload)
         pipeline = self._catalogue.pipelines.get(order.task_type)
         if pipeline is not None:
-            pipeline.first.actor.parse(order.payload)
+            pipeline.parse(order.payload)
             run = self._task(order, pipeline.queue, is_run=True)
             return [run, *flow.begin(pipeline, run, self._defaults)]
         actor = self._catalogue.actors.get(order.task_type)

@@ -6,6 +6,7 @@ must itself have been connected for a whole lease, because after a restart of Po
 
 import logging
 import os
+import select
 import socket
 import threading
 import time
@@ -22,18 +23,27 @@ log = logging.getLogger("callboard.lease")
 
 LEASE_SECONDS = 15.0
 HEARTBEAT_SECONDS = 3.0
+RECONNECT_SECONDS = 0.25
+#: A lock must have been free for so long: a living process whose connection broke takes it again sooner.
+GRACE_SECONDS = 1.0
 _LOCK_CLASS = 0x43616C6C
 
 _REGISTER = """
 INSERT INTO workers (id, kind, host, pid, version, queues, types, threads)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING lock_key"""
 
-_DEAD = f"""
-SELECT id FROM workers w WHERE heartbeat_at < now() - make_interval(secs => {LEASE_SECONDS})
-OR NOT EXISTS (
+_FROZEN = f"""
+SELECT id FROM workers WHERE heartbeat_at < now() - make_interval(secs => {LEASE_SECONDS})"""
+
+# The second half finds claims of processes that are not on record: they claimed after their rescue.
+_UNLOCKED = f"""
+SELECT id FROM workers w WHERE NOT EXISTS (
     SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid::bigint = {_LOCK_CLASS}
     AND l.objid::bigint = w.lock_key AND l.objsubid = 2 AND l.granted
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+UNION
+SELECT s.worker FROM task_state s WHERE s.status = 'running' AND s.queue IS NOT NULL
+    AND s.worker IS NOT NULL AND NOT EXISTS (SELECT FROM workers w WHERE w.id = s.worker)"""
 
 _YOUNG = f"""
 SELECT now() - pg_postmaster_start_time() < make_interval(secs => {LEASE_SECONDS})
@@ -67,6 +77,7 @@ class Lease:
         self._stopping = threading.Event()
         self._connection: psycopg.Connection[Any] | None = None
         self._lock_key: int | None = None
+        self._locked = False
         self._thread = threading.Thread(target=self._keep, name="callboard-lease", daemon=True)
 
     def start(self) -> "Lease":
@@ -99,7 +110,7 @@ class Lease:
     def _enter(self, connection: psycopg.Connection[Any]) -> None:
         with connection.transaction():  # a row without its lock would look dead
             self._lock_key = self._register(connection)
-            self._lock(connection)
+            self._locked = self._lock(connection)
 
     def _register(self, connection: psycopg.Connection[Any]) -> int:
         p = self._profile
@@ -123,12 +134,26 @@ class Lease:
         return bool(row and row[0])
 
     def _keep(self) -> None:
-        while not self._stopping.wait(HEARTBEAT_SECONDS):
+        while not self._stopping.is_set():
             try:
+                if self._connection is None:
+                    self._reconnect()
                 if not self._beat() and not self._go_on():
                     return
-            except (psycopg.OperationalError, psycopg.InterfaceError):
-                self._reconnect()
+                self._wait()
+            except psycopg.Error as error:
+                log.info("the lease's connection broke, taking the lock again: %s", error)
+                self._hang_up()
+                self._stopping.wait(RECONNECT_SECONDS)
+
+    def _wait(self) -> None:
+        """Wait for the next heartbeat, or until the connection has something to say (that it is gone)."""
+        assert self._connection is not None
+        deadline = time.monotonic() + HEARTBEAT_SECONDS
+        while not self._stopping.is_set() and (left := deadline - time.monotonic()) > 0:
+            heard, _, _ = select.select([self._connection.fileno()], [], [], min(left, RECONNECT_SECONDS))
+            if heard:
+                return
 
     def _go_on(self) -> bool:
         """After the loss of the lease: register again, or stop because what was claimed belongs to others."""
@@ -142,6 +167,8 @@ class Lease:
 
     def _beat(self) -> bool:
         assert self._connection is not None
+        if not self._locked:  # the server may hold the lock for our broken connection a while longer
+            self._locked = self._lock(self._connection)
         cursor = self._connection.execute(
             "UPDATE workers SET heartbeat_at = now(), queues = %s WHERE id = %s",
             (list(self._profile.queues), self.owner),
@@ -149,48 +176,60 @@ class Lease:
         return cursor.rowcount == 1
 
     def _reconnect(self) -> None:
-        try:
-            connection = dial(self._url)
-        except psycopg.OperationalError:
-            return
+        self._connection = dial(self._url)
+        self._locked = self._lock(self._connection)
+
+    def _hang_up(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection = connection
-        self._lock(connection)
+        self._connection = None
+        self._locked = False
 
 
 class Coroner:
-    """Finds dead processes. Judges nobody before it has itself been connected for one lease."""
+    """Finds dead processes. After an outage it judges nobody before it has been connected for one lease."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._connection: psycopg.Connection[Any] | None = None
         self._connected_at = 0.0
         self._seen_outage = False
+        self._suspected: dict[UUID, float] = {}
+        self._lock = threading.Lock()
 
     def dead(self) -> list[UUID]:
         """The processes whose lease is over; none while a recent outage may have freed all locks."""
-        try:
-            connection = self._connect()
-            if self._seen_outage and time.monotonic() - self._connected_at < LEASE_SECONDS:
+        with self._lock:
+            try:
+                return self._judge(self._connect())
+            except psycopg.Error:
+                self._seen_outage = True
+                self._suspected.clear()
+                self._hang_up()
                 return []
-            if self._truth(connection, _YOUNG):
-                return []
-            return [row[0] for row in connection.execute(_DEAD).fetchall()]
-        except (psycopg.OperationalError, psycopg.InterfaceError):
-            self._seen_outage = True
-            self.close()
-            return []
 
     def close(self) -> None:
         """Close the connection."""
+        with self._lock:
+            self._hang_up()
+
+    def _judge(self, connection: psycopg.Connection[Any]) -> list[UUID]:
+        now = time.monotonic()
+        if self._seen_outage and now - self._connected_at < LEASE_SECONDS:
+            return []
+        young = connection.execute(_YOUNG).fetchone()
+        if young is not None and young[0]:
+            return []
+        frozen = {row[0] for row in connection.execute(_FROZEN).fetchall()}
+        unlocked = {row[0] for row in connection.execute(_UNLOCKED).fetchall()}
+        self._suspected = {one: self._suspected.get(one, now) for one in unlocked}
+        gone = {one for one, since in self._suspected.items() if now - since >= GRACE_SECONDS}
+        return sorted(frozen | gone)
+
+    def _hang_up(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def _truth(self, connection: psycopg.Connection[Any], sql: str) -> bool:
-        row = connection.execute(sql).fetchone()
-        return bool(row and row[0])
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:

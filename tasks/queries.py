@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from tasks.errors import InvalidField
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage
 from tasks.states import BLOCKED, QUEUED, RETRYING, SCHEDULED
-from tasks.values import NewTask, RunState, StageState
+from tasks.values import Claimed, NewTask, RunState, StageState
 
 EXACT_UP_TO = 10_000
 _WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
@@ -74,12 +75,23 @@ class Queries:
             run = self._rows().where(TaskRow.id == run_id).first()
             if run is None:
                 return None
-            stages = self._rows().where(TaskRow.run_id == run_id).order_by(TaskRow.stage, TaskRow.stage_index)
-            states = [
-                StageState(row.id, row.stage, row.stage_index, row.state.status, row.state.error)
-                for row in stages
-            ]
+            stages = (
+                TaskRow.select(
+                    TaskRow.id, TaskRow.stage, TaskRow.stage_index, StateRow.status, StateRow.error
+                )
+                .join(StateRow, on=(TaskRow.id == StateRow.id))
+                .where(TaskRow.run_id == run_id)
+                .order_by(TaskRow.stage, TaskRow.stage_index)
+            )
+            found: Any = stages.tuples()
+            states = [StageState(*row) for row in found]
             return RunState(run_id, run.task_type, run.state.status, _as_asked(run), states)
+
+    def is_at_work(self, run_id: UUID) -> bool:
+        """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""
+        with session(self._database):
+            row = self._database.execute_sql(_AT_WORK, (run_id,)).fetchone()
+            return bool(row[0]) and not row[1]
 
     def outputs(self, run_id: UUID, stage: str) -> list[Any]:
         """The results of a stage of a run, in the order of its items."""
@@ -122,6 +134,12 @@ class Queries:
         """Whether a process is on record as living."""
         with session(self._database):
             return bool(WorkerRow.select().where(WorkerRow.id == worker).exists())
+
+    def kept_claims(self, claims: Sequence[Claimed]) -> set[UUID]:
+        """Which of these claims still hold: their tasks were not cancelled, nor taken by others."""
+        pairs = [one.id for one in claims], [one.token for one in claims]
+        with session(self._database):
+            return {row[0] for row in self._database.execute_sql(_KEPT, pairs).fetchall()}
 
     def ping(self) -> None:
         """Ask Postgres for a sign of life."""
@@ -283,11 +301,20 @@ UNION
  WHERE s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')
    AND r.status IN ('completed', 'failed', 'cancelled') LIMIT %s)"""
 
+_AT_WORK = """
+SELECT coalesce(bool_or(s.status NOT IN ('completed', 'failed', 'cancelled')), false),
+    coalesce(bool_or(s.status IN ('failed', 'cancelled')), false)
+FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = %s"""
+
 _BACKLOG = """
 SELECT q.name, (SELECT count(*) FROM (
     SELECT FROM task_state s WHERE s.queue = q.name AND s.status = 'queued' AND s.dispatch IS NULL
     LIMIT 1000) AS waiting)
 FROM queues q"""
+
+_KEPT = """
+SELECT s.id FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, token)
+JOIN task_state s ON s.id = held.id AND s.token = held.token AND s.status = 'running'"""
 
 _ORPHANED = """
 SELECT d.id FROM dispatches d WHERE d.opened_at < now() - make_interval(secs => %s)

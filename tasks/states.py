@@ -40,6 +40,7 @@ MOVES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "unblock": (frozenset({BLOCKED}), frozenset({QUEUED, FAILED})),
     "postpone": (frozenset({QUEUED}), frozenset({SCHEDULED})),
     "claim": (frozenset({QUEUED}), frozenset({RUNNING})),
+    "start": (frozenset({SCHEDULED, QUEUED}), frozenset({RUNNING})),
     "release": (frozenset({RUNNING}), frozenset({QUEUED})),
     "rescue": (frozenset({RUNNING}), frozenset({QUEUED, FAILED})),
     "retry": (frozenset({RUNNING}), frozenset({RETRYING})),

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,6 @@ import msgspec
 import pika
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
-from dramatiq.errors import DecodeError
 
 from actors.delivery import Delivery, Slots
 from actors.rabbitmq.acknowledgements import Acknowledgements
@@ -23,6 +22,8 @@ log = logging.getLogger("callboard.consumer")
 
 UNKNOWN_TYPE_SECONDS = 5.0
 IDLE_SECONDS = 0.05
+RELEASE_SECONDS = 10.0
+MOST_DISPATCH = (1 << 63) - 1
 
 
 class Intake(msgspec.Struct):
@@ -54,6 +55,8 @@ class RabbitDelivery(Delivery):
         super().__init__(message, claim)
         self.consumer = consumer
         self.tag = tag
+        #: Where it arrived, whatever the message says: somebody may have moved it.
+        self.queue_name = consumer.queue_name
 
 
 class RabbitConsumer(Consumer):
@@ -61,7 +64,7 @@ class RabbitConsumer(Consumer):
 
     def __init__(self, intake: Intake, queue_name: str, prefetch: int, timeout: float) -> None:
         self._intake = intake
-        self._queue_name = queue_name
+        self.queue_name = queue_name
         self._timeout = timeout
         self._arrived: deque[_Arrived] = deque()
         self._claimed: deque[RabbitDelivery] = deque()
@@ -93,7 +96,7 @@ class RabbitConsumer(Consumer):
             if self._intake.stopping.is_set():
                 self._stop_consuming()
             elif not self._consuming:
-                raise lost(RuntimeError(f"the queue {self._queue_name} was deleted"))
+                raise lost(RuntimeError(f"the queue {self.queue_name} was deleted"))
         except CONNECTION_ERRORS as error:
             self._arrived.clear()
             raise lost(error) from None
@@ -115,12 +118,14 @@ class RabbitConsumer(Consumer):
         """Hand back claims that were not started; their rows are dispatched again."""
         waiting = [*messages, *self._claimed]
         self._claimed.clear()
+        released = []
         for one in waiting:
             if isinstance(one, RabbitDelivery):
                 self._intake.slots.give()
                 one.recorded = self._intake.release(one.claim)
                 one.when_recorded(lambda owner=one.consumer, tag=one.tag: owner._settled(tag))  # type: ignore[misc]
-                one.recorded.result(10)
+                released.append(one.recorded)
+        wait(released, RELEASE_SECONDS)
 
     def close(self) -> None:
         """Send the last acks and close the connection; RabbitMQ requeues what is unacknowledged."""
@@ -128,17 +133,16 @@ class RabbitConsumer(Consumer):
         try:
             self._acknowledge()
         except CONNECTION_ERRORS:
-            log.info("the last acks of %s were lost with their connection", self._queue_name)
+            log.info("the last acks of %s were lost with their connection", self.queue_name)
         self._drop_connection()
 
     # --- on the consumer's thread ----------------------------------------------------------------
 
     def _take_in(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         try:
-            message = Message.decode(body)
-            arrival = Arrival(UUID(message.args[0]), int(message.options["dispatch"]))
-        except (DecodeError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-            log.error("a message in %s is not one of ours; it goes to the dead letters", self._queue_name)
+            message, arrival = _read(body)
+        except Exception:  # a stranger's message can be wrong in any way
+            log.error("a message in %s is not one of ours; it goes to the dead letters", self.queue_name)
             channel.basic_nack(method.delivery_tag, requeue=False)
             return
         self._acks.delivered(method.delivery_tag)
@@ -150,8 +154,10 @@ class RabbitConsumer(Consumer):
     def _stop_consuming(self) -> None:
         if self._consuming:
             self._consuming = False
-            self._arrived.clear()  # unclaimed: RabbitMQ gives them to others when the channel closes
             self._channel.basic_cancel(self._tag)
+            for one in self._arrived:  # unclaimed: others need not wait until our tasks are done
+                self._channel.basic_nack(one.tag, requeue=True)
+            self._arrived.clear()
 
     def _claim_arrived(self) -> None:
         while self._arrived and not self._intake.stopping.is_set():
@@ -166,18 +172,30 @@ class RabbitConsumer(Consumer):
                 if one not in known:
                     self._postpone(one)
             for one, future in pending:
-                self._sort(one, future.result())
+                self._sort(one, future)
             if self._claimed:
                 return
 
-    def _sort(self, one: _Arrived, outcome: Any) -> None:
+    def _sort(self, one: _Arrived, future: "Future[Claimed | Refused]") -> None:
+        try:
+            outcome = future.result()
+        except Exception as error:
+            self._intake.slots.give()
+            log.warning("task %s could not be claimed, its message waits: %s", one.arrival.task_id, error)
+            return
         if isinstance(outcome, Claimed):
             self._claimed.append(RabbitDelivery(one.message, outcome, self, one.tag))
             return
         self._intake.slots.give()
-        if outcome.reason == "running":
-            self._intake.take_over(outcome)
         self._acks.done(one.tag)
+        if outcome.reason == "running":
+            self._take_over(outcome)
+
+    def _take_over(self, refused: Refused) -> None:
+        try:
+            self._intake.take_over(refused)
+        except Exception as error:  # others have arrived with it, and the clock looks too
+            log.warning("whether the owner of task %s lives is not known: %s", refused.task_id, error)
 
     def _postpone(self, one: _Arrived) -> None:
         log.info("type %s is unknown here; its task waits for another worker", one.message.actor_name)
@@ -194,7 +212,7 @@ class RabbitConsumer(Consumer):
             if self._connection.is_open:
                 self._connection.close()
         except CONNECTION_ERRORS:
-            log.debug("the connection of %s was closed already", self._queue_name)
+            log.debug("the connection of %s was closed already", self.queue_name)
 
     # --- on any thread ---------------------------------------------------------------------------
 
@@ -204,4 +222,13 @@ class RabbitConsumer(Consumer):
             try:
                 self._connection.add_callback_threadsafe(lambda: None)  # wakes the consumer's thread
             except CONNECTION_ERRORS:
-                log.debug("an ack for %s came after its connection was closed", self._queue_name)
+                log.debug("an ack for %s came after its connection was closed", self.queue_name)
+
+
+def _read(body: bytes) -> tuple[Any, Arrival]:
+    """The message and what it names; raises anything if it is not one of ours."""
+    message: Message[Any] = Message.decode(body)
+    dispatch = int(message.options["dispatch"])
+    if not isinstance(message.actor_name, str) or not 0 <= dispatch <= MOST_DISPATCH:
+        raise ValueError("its type or its dispatch is not what ours have")
+    return message, Arrival(UUID(message.args[0]), dispatch)

@@ -8,7 +8,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pika
@@ -63,6 +63,7 @@ class Publisher:
         self._open = False
         self._blocked = False
         self._declared: set[str] = set()
+        self._wanted: set[str] = set()
         self._ready: dict[str, int] = {}
         self._batches: dict[int, _Batch] = {}
         self._by_tag: dict[int, _Batch] = {}
@@ -94,6 +95,10 @@ class Publisher:
     def room(self, queue: str) -> int:
         """How many more messages of a queue may be published now."""
         return max(0, self._window - self._ready.get(queue, 0)) if self.is_open else 0
+
+    def watch(self, queues: Iterable[str]) -> None:
+        """Declare and count these queues too, though this process may never have published to them."""
+        self._wanted.update(queues)
 
     def ready_count(self, queue: str) -> int | None:
         """RabbitMQ's own count of ready messages as last seen; None if it is not known."""
@@ -196,6 +201,7 @@ class Publisher:
             return
         for queue in self._declared:
             self._count(queue)
+        self._declare(sorted(self._wanted - self._declared), lambda: None)
         self._connection.ioloop.call_later(COUNT_SECONDS, self._watch)
 
     def _count(self, queue: str) -> None:

@@ -70,8 +70,8 @@ class Ledger:
         Raises (from the future):
           Unavailable: Postgres could not record them within ``patience`` seconds.
         """
-        size = sum(len(msgspec.json.encode(task.payload)) for task in tasks)
-        return self._group.add("submit", tasks, size=size, patience=patience)
+        size = sum(_size(task.payload) for task in tasks)
+        return self._group.add("submit", tasks, size=size, rows=len(tasks), patience=patience)
 
     def cancel(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
         """Cancel a task and, if it is a run, its stages: "cancelled", "finished" or "missing"."""
@@ -81,11 +81,11 @@ class Ledger:
 
     def claim(self, arrival: Arrival) -> Future[Claimed | Refused]:
         """Claim the task that a message names."""
-        return self._group.add("claim", arrival)
+        return self._group.add("claim", claims.Claim(arrival.task_id, arrival.dispatch, claims.new_token()))
 
     def fetch(self, queues: Sequence[str], types: Sequence[str], limit: int) -> Future[list[Claimed]]:
         """Claim up to ``limit`` ready tasks without a message."""
-        return self._group.add("fetch", claims.Fetch(list(queues), list(types), limit))
+        return self._group.add("fetch", claims.Fetch(list(queues), list(types), limit, claims.new_token()))
 
     def release(self, claim: Claimed) -> Future[bool]:
         """Give a claim back without using up an attempt."""
@@ -109,8 +109,8 @@ class Ledger:
 
     def complete(self, claim: Claimed, completion: endings.Complete) -> Future[bool]:
         """Finish an attempt with its successors; False: the token was stale and nothing was written."""
-        size = len(claim.payload) + 256
-        return self._group.add("complete", completion, size=size)
+        size = _size(completion)
+        return self._group.add("complete", completion, size=size, rows=1 + len(completion.successors))
 
     def fail(self, claim: Claimed, error: TaskError, *, retry_in: float | None) -> Future[bool]:
         """End an attempt with an error and retry in so many seconds, or never; False: stale token."""
@@ -146,3 +146,11 @@ class Ledger:
     def resend(self, queue: str, seconds: float) -> Future[int]:
         """Make rows ready again that were published ``seconds`` ago and never claimed."""
         return self._group.add("resend", recovery.Resend(queue, seconds))
+
+
+def _size(value: Any) -> int:
+    """How many bytes a value takes as JSON; what cannot be encoded fails in its group, alone."""
+    try:
+        return len(msgspec.json.encode(value))
+    except (TypeError, ValueError):
+        return 0

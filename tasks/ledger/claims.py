@@ -2,20 +2,36 @@
 
 import secrets
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from tasks.ledger.transaction import READY_CHANNEL, SKIPPED, Transaction, as_json
-from tasks.values import Arrival, Claimed, Json, Refused
+from tasks.values import Claimed, Json, Refused
 
 
-class Fetch(msgspec.Struct, frozen=True):
-    """Take up to ``limit`` ready tasks of these queues and types, best rank first."""
+def new_token() -> int:
+    """A token for a claim. It is made by the caller, so that a repeated claim knows its own rows again."""
+    return secrets.randbits(62)
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Take the task that a message names, under ``token``."""
+
+    task_id: UUID
+    dispatch: int
+    token: int
+
+
+class Fetch(msgspec.Struct):
+    """Take up to ``limit`` ready tasks of these queues and types, best rank first, all under ``token``."""
 
     queues: list[str]
     types: list[str]
     limit: int
+    token: int
+    tried: bool = False
 
 
 class HandBack(msgspec.Struct, frozen=True):
@@ -33,8 +49,9 @@ class Postpone(msgspec.Struct, frozen=True):
     seconds: float
 
 
-_RUN_IS_OVER = """EXISTS (SELECT FROM task_state run WHERE run.id = t.run_id
-    AND run.status IN ('completed', 'failed', 'cancelled'))"""
+# A scalar look-up by key: as an EXISTS it may become a join over all finished tasks.
+_RUN_IS_OVER = """coalesce((SELECT run.status IN ('completed', 'failed', 'cancelled')
+    FROM task_state run WHERE run.id = t.run_id), false)"""
 
 _TAKEN = """
     status = 'running', worker = %s, attempt = s.attempt + 1, started_at = now(), updated_at = now(),
@@ -67,12 +84,16 @@ WITH ready AS (
         ORDER BY s.rank LIMIT %s FOR NO KEY UPDATE OF s SKIP LOCKED
     ) AS found ORDER BY found.rank LIMIT %s
 )
-UPDATE task_state s SET token = (random() * 9007199254740991)::bigint, {_TAKEN}
+UPDATE task_state s SET token = %s, {_TAKEN}
 FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id
 RETURNING {_RETURNED}"""
 
+_HELD = f"""
+SELECT {_RETURNED} FROM task_state s JOIN tasks t USING (id)
+WHERE s.worker = %s AND s.status = 'running' AND s.token = ANY(%s)"""
+
 _REFUSED = f"""
-SELECT s.id, s.status, s.dispatch, s.worker, {_RUN_IS_OVER}
+SELECT s.id, s.status, s.dispatch, s.worker, s.token, {_RUN_IS_OVER}
 FROM task_state s JOIN tasks t USING (id) WHERE s.id = ANY(%s)"""
 
 _START_RUNS = """
@@ -112,49 +133,64 @@ UPDATE task_state s SET status = 'scheduled', dispatch = NULL, dispatched_at = N
 FROM locked WHERE s.id = locked.id RETURNING s.id"""
 
 
-def claim(tx: Transaction, items: Sequence[Arrival]) -> list[object]:
-    """Claim what arrived: a Claimed or a Refused for each."""
-    tokens = [
-        {"task_id": item.task_id, "dispatch": item.dispatch, "token": secrets.randbits(62)} for item in items
-    ]
-    claimed = {row[0]: _claimed(row) for row in tx.rows(_CLAIM, as_json(tokens), tx.owner)}
+def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
+    """Claim what arrived: a Claimed or a Refused for each. The same message twice is claimed once."""
+    claimed = _by_token(tx.rows(_CLAIM, as_json(items), tx.owner))
     _start_runs(tx, list(claimed.values()))
-    refused = _refusals(tx, [item for item in items if item.task_id not in claimed])
-    answered: set[UUID] = set()
-    outcomes: list[object] = []
-    for item in items:
-        first = item.task_id not in answered
-        answered.add(item.task_id)
-        if item.task_id in claimed:  # the same message twice in one group is claimed once
-            outcomes.append(claimed[item.task_id] if first else Refused(item.task_id, "running", tx.owner))
-        else:
-            outcomes.append(refused[item])
-    return outcomes
+    missing = [item for item in items if item.token not in claimed]
+    if not missing:
+        return [claimed[item.token] for item in items]
+    found = {row[0]: row[1:] for row in tx.rows(_REFUSED, [item.task_id for item in missing])}
+    held_tokens = {row[3] for row in found.values()}
+    repeated = [item.token for item in missing if item.token in held_tokens]
+    if repeated:  # an earlier commit of unknown outcome went through
+        claimed |= _by_token(tx.rows(_HELD, tx.owner, repeated))
+    return [claimed.get(item.token) or _refusal(item, found.get(item.task_id)) for item in items]
 
 
 def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[list[Claimed]]:
     """Claim straight from the table, for workers without a RabbitMQ."""
     outcomes = []
     for item in items:
-        rows = tx.rows(_FETCH, item.queues, item.types, item.limit, item.limit, tx.owner)
+        rows = tx.rows(_HELD, tx.owner, [item.token]) if item.tried else []
+        item.tried = True
+        if not rows:
+            rows = tx.rows(_FETCH, item.queues, item.types, item.limit, item.limit, item.token, tx.owner)
         claimed = [_claimed(row) for row in rows]
         _start_runs(tx, claimed)
         outcomes.append(claimed)
     return outcomes
 
 
-def release(tx: Transaction, items: Sequence[HandBack]) -> list[bool]:
-    """Give claims back without using up an attempt; False where the token was stale."""
+def release(tx: Transaction, items: Sequence[HandBack]) -> list[object]:
+    """Give claims back without using up an attempt: True, False for a stale token, SKIPPED if locked."""
     released = {row[0] for row in tx.rows(_RELEASE, as_json(items))}
     if released:
         tx.notify(READY_CHANNEL)
-    return [item.id in released for item in items]
+    left = _left(tx, "running", "token", [item.id for item in items if item.id not in released])
+    return [item.id in released or _skipped(left.get(item.id) == item.token) for item in items]
 
 
-def postpone(tx: Transaction, items: Sequence[Postpone]) -> list[bool]:
+def postpone(tx: Transaction, items: Sequence[Postpone]) -> list[object]:
     """Send rows of unknown types back with a backoff; it is not a failure."""
     moved = {row[0] for row in tx.rows(_POSTPONE, as_json(items))}
-    return [item.id in moved for item in items]
+    left = _left(tx, "queued", "dispatch", [item.id for item in items if item.id not in moved])
+    return [item.id in moved or _skipped(left.get(item.id) == item.dispatch) for item in items]
+
+
+def _left(tx: Transaction, status: str, column: str, ids: Sequence[UUID]) -> dict[UUID, Any]:
+    """What a statement did not move although it is still in the state that it leaves."""
+    sql = f"SELECT id, {column} FROM task_state WHERE id = ANY(%s) AND status = %s"
+    return dict(tx.rows(sql, list(ids), status)) if ids else {}
+
+
+def _skipped(locked: bool) -> object:
+    return SKIPPED if locked else False
+
+
+def _by_token(rows: Sequence[Sequence[object]]) -> dict[int, Claimed]:
+    claims = [_claimed(row) for row in rows]
+    return {claim.token: claim for claim in claims}
 
 
 def _claimed(row: Sequence[object]) -> Claimed:
@@ -169,19 +205,12 @@ def _start_runs(tx: Transaction, claimed: Sequence[Claimed]) -> None:
         tx.execute(_START_RUNS, list(runs))
 
 
-def _refusals(tx: Transaction, items: Sequence[Arrival]) -> dict[Arrival, object]:
-    if not items:
-        return {}
-    found = {row[0]: row for row in tx.rows(_REFUSED, [item.task_id for item in items])}
-    return {item: _refusal(item, found.get(item.task_id)) for item in items}
-
-
-def _refusal(item: Arrival, row: Sequence[object] | None) -> object:
+def _refusal(item: Claim, row: Sequence[Any] | None) -> object:
     if row is None:
         return Refused(item.task_id, "stale")
-    _, status, dispatch, worker, run_is_over = row
+    status, dispatch, worker, _, run_is_over = row
     if status == "running":
-        return Refused(item.task_id, "running", worker)  # type: ignore[arg-type]
+        return Refused(item.task_id, "running", worker)
     if status == "queued" and dispatch == item.dispatch:
         return Refused(item.task_id, "cancelled_run") if run_is_over else SKIPPED
     return Refused(item.task_id, "stale" if status in ("queued", "scheduled", "retrying") else "finished")

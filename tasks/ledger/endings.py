@@ -75,13 +75,13 @@ WITH input AS (
 ), best AS (
     SELECT DISTINCT ON (run_id) * FROM input ORDER BY run_id, run_progress DESC
 ), locked AS (
-    SELECT s.id FROM task_state s JOIN best ON s.id = best.run_id
+    SELECT s.id, s.events FROM task_state s JOIN best ON s.id = best.run_id
     WHERE s.status = 'running' AND s.progress < best.run_progress
     ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ), told AS (
     INSERT INTO events (task_id, event_id, kind, status, phase, progress)
-    SELECT s.id, s.events + 1, 'progress', s.status, best.run_phase, best.run_progress
-    FROM locked JOIN task_state s USING (id) JOIN best ON best.run_id = s.id
+    SELECT locked.id, locked.events + 1, 'progress', 'running', best.run_phase, best.run_progress
+    FROM locked JOIN best ON best.run_id = locked.id
 )
 UPDATE task_state s SET progress = best.run_progress, phase = best.run_phase, events = s.events + 1,
     updated_at = now()

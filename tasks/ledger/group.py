@@ -19,7 +19,7 @@ import msgspec
 import psycopg
 
 from tasks.database import dial
-from tasks.errors import CallboardError, Unavailable
+from tasks.errors import Unavailable
 from tasks.ledger.transaction import SKIPPED, NoOutlet, Outlet, Statement, Transaction
 
 log = logging.getLogger("callboard.ledger")
@@ -31,6 +31,8 @@ RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 _OPEN = "INSERT INTO dispatches (id, owner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 TRY_AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+#: The classes of SQLSTATE that say that Postgres is away, full or going down, not that a verb is wrong.
+AWAY = ("08", "53", "57P", "58", "25006")
 
 
 class Verb(msgspec.Struct, eq=False):
@@ -39,6 +41,7 @@ class Verb(msgspec.Struct, eq=False):
     kind: str
     item: Any
     size: int
+    rows: int
     deadline: float | None
     future: Future[Any] = msgspec.field(default_factory=Future)
     taken: bool = False
@@ -70,7 +73,7 @@ class Group:
         self.outlet: Outlet = outlet or NoOutlet()
         self._waiting: deque[Verb] = deque()
         self._wake = threading.Condition()
-        self._closing = False
+        self._closing = self._closed = False
         self._connection: psycopg.Connection[Any] | None = None
         self._failures = 0
         self._known_queues: set[str] = set()
@@ -87,26 +90,30 @@ class Group:
             self._closing = True
             self._wake.notify()
         self._thread.join(timeout)
+        with self._wake:
+            self._closed = True
         _refuse(self._take_all(), Unavailable("The process stopped before this could be recorded."))
 
-    def add(self, kind: str, item: Any, *, size: int = 0, patience: float | None = None) -> Future[Any]:
+    def add(
+        self, kind: str, item: Any, *, size: int = 0, rows: int = 1, patience: float | None = None
+    ) -> Future[Any]:
         """Queue a verb. Its future fails with Unavailable after ``patience`` seconds without Postgres."""
         deadline = None if patience is None else time.monotonic() + patience
-        verb = Verb(kind, item, size, deadline)
+        verb = Verb(kind, item, size, rows, deadline)
         with self._wake:
-            self._waiting.append(verb)
-            self._wake.notify()
+            if self._closed:
+                _refuse([verb], Unavailable("The process is stopping; nothing is recorded any more."))
+            else:
+                self._waiting.append(verb)
+                self._wake.notify()
         return verb.future
 
     def _run(self) -> None:
         while (verbs := self._next_group()) is not None:
             try:
                 self._commit(verbs)
-            except CONNECTION_LOST as error:
-                self._wait_for_postgres(verbs, error)
             except Exception as error:
-                log.exception("a group could not be committed")
-                _refuse(verbs, error)
+                self._wait_for_postgres(verbs, error)
         if self._connection is not None:
             self._connection.close()
 
@@ -118,12 +125,13 @@ class Group:
                     return None
                 self._wake.wait()
             verbs: list[Verb] = []
-            size = 0
-            while self._waiting and len(verbs) < MOST_ROWS and size <= MOST_BYTES:
+            size = rows = 0
+            while self._waiting and rows < MOST_ROWS and size <= MOST_BYTES:
                 verb = self._waiting.popleft()
                 if verb.take():
                     verbs.append(verb)
                     size += verb.size
+                    rows += verb.rows
             return verbs
 
     def _take_all(self) -> list[Verb]:
@@ -133,16 +141,16 @@ class Group:
             return verbs
 
     def _commit(self, verbs: list[Verb]) -> None:
-        """Commit a group; a data error splits it, so that one bad verb harms no other."""
+        """Commit a group; an error of its data splits it, so that one bad verb harms no other."""
         if not verbs:
             return
         try:
             outcomes = self._transact(verbs)
         except TRY_AGAIN:
             self._put_back(verbs)
-        except CONNECTION_LOST:
-            raise
-        except (psycopg.Error, CallboardError) as error:
+        except Exception as error:
+            if self._is_away(error):
+                raise
             if len(verbs) == 1:
                 verbs[0].future.set_exception(error)
                 return
@@ -150,6 +158,14 @@ class Group:
                 self._commit([verb])
         else:
             self._settle(verbs, outcomes)
+
+    def _is_away(self, error: Exception) -> bool:
+        """Whether Postgres is to blame: try again then. psycopg calls many a wrong value operational too."""
+        if not isinstance(error, psycopg.Error):
+            return False
+        if self._connection is None or self._connection.closed:
+            return True
+        return error.sqlstate is None or error.sqlstate.startswith(AWAY)
 
     def _settle(self, verbs: list[Verb], outcomes: list[Any]) -> None:
         skipped = [verb for verb, outcome in zip(verbs, outcomes, strict=True) if outcome is SKIPPED]
@@ -216,7 +232,8 @@ class Group:
         now = time.monotonic()
         expired = [verb for verb in verbs if verb.deadline is not None and verb.deadline <= now]
         _refuse(expired, Unavailable(f"Postgres cannot record this now: {error}"))
-        self._put_back([verb for verb in verbs if not verb.future.done()])
+        waiting = set(map(id, self._waiting))  # the split may have put some back already
+        self._put_back([verb for verb in verbs if not verb.future.done() and id(verb) not in waiting])
         if self._failures == 0:
             log.warning("Postgres cannot be reached, trying again: %s", error)
         pause = RECONNECT_PAUSES[min(self._failures, len(RECONNECT_PAUSES) - 1)]

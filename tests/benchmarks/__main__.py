@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks.machine import machine, versions
 from tests.benchmarks.outcome import Outcome
@@ -28,7 +29,9 @@ FOLDER = Path(".bench")
 def main(words: Sequence[str]) -> None:
     """Run the benchmarks that ``words`` name, one after the other."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Run the benchmarks.")
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of: {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"of: {', '.join(BENCHMARKS)} (default: all)"
+    )
     names = parser.parse_args(words).names or list(BENCHMARKS)
     for name in names:
         if name not in BENCHMARKS:
@@ -43,7 +46,7 @@ def main(words: Sequence[str]) -> None:
 def _report(name: str, outcome: Outcome, started: datetime) -> None:
     """Print what came out, and keep the figures."""
     target = FOLDER / f"{name}.json"
-    record = {
+    record: dict[str, Any] = {
         "benchmark": name,
         "started_at": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),

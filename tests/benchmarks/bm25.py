@@ -11,7 +11,9 @@ Key = TypeVar("Key", bound=Hashable)
 class BM25(Generic[Key]):
     """Ranks documents, given as how often each term occurs in them, by the terms of a query."""
 
-    def __init__(self, documents: Mapping[Key, Mapping[str, int]], *, k1: float = 1.2, b: float = 0.75) -> None:
+    def __init__(
+        self, documents: Mapping[Key, Mapping[str, int]], *, k1: float = 1.2, b: float = 0.75
+    ) -> None:
         self._k1, self._b = k1, b
         self._lengths = {key: sum(terms.values()) for key, terms in documents.items()}
         self._mean_length = sum(self._lengths.values()) / max(1, len(documents))

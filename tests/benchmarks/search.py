@@ -109,7 +109,7 @@ def _ask_every_way(bench: Bench) -> tuple[dict[str, Figures], dict[str, float]]:
     bm25 = _bm25(bench.database)
     tokens = [_tokens(bench.database, question.text) for question in bench.questions]
     ways = {"BM25": _figures(bench.questions, [bm25.rank(one, DEPTH) for one in tokens])}
-    milliseconds = {}
+    milliseconds: dict[str, float] = {}
     for mode in MODES:
         ways[mode] = _figures(bench.questions, [_passages(hits) for hits in bench.ask(mode=mode)])
         milliseconds[mode] = round(_median_milliseconds(bench, mode), 2)
@@ -162,7 +162,9 @@ def _tokens(database: Database, question: str) -> list[str]:
     """The lexemes that our search by words would look for; a lone CJK character stands for itself."""
     words = query_lexemes(question).replace(":*", "").replace(" | ", " ")
     with session(database):
-        row = database.execute_sql("SELECT tsvector_to_array(to_tsvector('english', %s))", (words,)).fetchone()
+        row = database.execute_sql(
+            "SELECT tsvector_to_array(to_tsvector('english', %s))", (words,)
+        ).fetchone()
     return list(row[0])
 
 
@@ -184,9 +186,7 @@ def _version(database: Database) -> str:
     return f"{postgres} with pgvector {pgvector}"
 
 
-def _report(
-    ways: Mapping[str, Figures], sweep: Mapping[float, float], information: Mapping[str, Any]
-) -> str:
+def _report(ways: Mapping[str, Figures], sweep: Mapping[float, float], information: Mapping[str, Any]) -> str:
     counts = information["questions"]
     parts = [
         f"{information['documents']} documents, {information['chunks']} chunks, {counts['all']} questions."
@@ -221,4 +221,6 @@ def _overall(figures: Figures) -> float:
 def _rates(information: Mapping[str, Any]) -> str:
     times = ", ".join(f"{mode} {value:.1f}" for mode, value in information["milliseconds_a_search"].items())
     rate = information["embedding_tokens_per_second"]
-    return f"Milliseconds a search (median, question already embedded): {times}. Embedding: {rate:,} tokens/s."
+    return (
+        f"Milliseconds a search (median, question already embedded): {times}. Embedding: {rate:,} tokens/s."
+    )

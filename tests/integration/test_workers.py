@@ -1,8 +1,6 @@
 """What workers do with tasks: the same on both brokers."""
 
 from collections.abc import Iterator
-from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -12,13 +10,8 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module", params=["local", "rabbitmq"])
-def broker(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def broker_url(broker: str, request: pytest.FixtureRequest) -> str | None:
-    return str(request.getfixturevalue("rabbit_node").url) if broker == "rabbitmq" else None
+def broker_url(request: pytest.FixtureRequest) -> str | None:
+    return str(request.getfixturevalue("rabbit_node").url) if request.param == "rabbitmq" else None
 
 
 @pytest.fixture(scope="module")
@@ -33,26 +26,10 @@ def board(
         yield board
 
 
-@pytest.fixture
-def empty_board(
-    postgres_url: str, broker_url: str | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
-    """A clock, and no worker yet."""
-    with installation(postgres_url, broker_url, tmp_path_factory.mktemp("empty")) as board:
-        board.start_clock()
-        yield board
-        board.show_logs()
-
-
 @pytest.fixture(autouse=True)
 def _logs(board: Installation) -> Iterator[None]:
     yield
     board.show_logs()
-
-
-def ended_attempts(board: Installation, task_id: UUID) -> list[dict[str, Any]]:
-    sql = "SELECT coalesce(json_agg(a ORDER BY ended_event), '[]') FROM attempts a WHERE task_id = %s"
-    return list(board.value(sql, task_id))
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -125,7 +102,7 @@ def test_a_task_that_always_fails_is_tried_as_often_as_it_may_be(board: Installa
     assert task.status == "failed"
     assert task.error == {"code": "actor_error", "message": "RuntimeError: failure 3"}
     assert board.traces("always") == ["start"] * 3
-    attempts = ended_attempts(board, task_id)
+    attempts = board.ended_attempts(task_id)
     assert [one["outcome"] for one in attempts] == ["error"] * 3
     assert 'raise RuntimeError(f"failure' in attempts[-1]["traceback"]
     assert board.moves(task_id)[-2:] == ["running", "failed"]
@@ -183,67 +160,11 @@ def test_running_tasks_are_interrupted_by_a_cancel_and_their_threads_go_on(board
     assert all(board.moves(task_id)[-1] == "cancelled" for task_id in ids)
 
 
-def test_a_queued_task_that_is_cancelled_is_never_run(empty_board: Installation) -> None:
-    cancelled = empty_board.submit("work", {"key": "cancelled"})
-    assert empty_board.kit.ledger.cancel(cancelled).result(10) == "cancelled"
-    other = empty_board.submit("work", {"key": "other"})
-    empty_board.start_worker()
-    assert empty_board.finished(other).status == "completed"
-    assert empty_board.task(cancelled).status == "cancelled"
-    assert empty_board.moves(cancelled) == ["queued", "cancelled"]
-    assert empty_board.traces("cancelled") == []
-
-
 def test_a_finished_task_cannot_be_cancelled(board: Installation) -> None:
     task_id = board.submit("work", {"key": "too-late"})
     board.finished(task_id)
     assert board.kit.ledger.cancel(task_id).result(10) == "finished"
     assert board.task(task_id).status == "completed"
-
-
-# --- who is next ---------------------------------------------------------------------------------
-
-
-def test_with_one_thread_busy_high_priorities_run_before_low_ones(empty_board: Installation) -> None:
-    # Given a worker whose only thread is busy
-    empty_board.start_worker(threads=1)
-    empty_board.submit("work", {"key": "busy", "seconds": 1.5})
-    eventually(lambda: empty_board.traces("busy"), 15)
-    # When low priorities are asked for, then high ones
-    low = [Order(task_type="work", payload={"key": f"low-{n}"}, priority=2) for n in range(3)]
-    high = [Order(task_type="work", payload={"key": f"high-{n}"}, priority=8) for n in range(3)]
-    ids = empty_board.submit_all(low) + empty_board.submit_all(high)
-    empty_board.all_finished(ids)
-    # Then the high ones run first, except for the one task that may be fetched ahead
-    starts = [line.split()[1] for line in empty_board.traces() if line.startswith("start ")]
-    assert starts[0] == "busy"
-    assert sum(key.startswith("high") for key in starts[1:5]) == 3, starts
-
-
-def test_a_type_that_no_worker_knows_waits_for_one_that_does(empty_board: Installation) -> None:
-    # Given a worker without the user's module
-    without = empty_board.start_worker(ACTORS="")
-    known = empty_board.submit("test", {"says": "hello"})
-    assert empty_board.finished(known).result == {"says": "hello"}
-    # When a task of a type of that module is submitted, then it waits, with its reason
-    task_id = empty_board.submit("work", {"key": "unknown"})
-    eventually(lambda: waits(empty_board, task_id))
-    # When a worker with the module comes, then it runs; waiting was not a failure
-    without.terminate()
-    assert without.exit_code() == 0
-    empty_board.start_worker()
-    task = empty_board.finished(task_id, 20)
-    assert (task.status, task.attempts) == ("completed", 1)
-    assert ended_attempts(empty_board, task_id) == []
-    empty_board.moves(task_id)
-
-
-def waits(board: Installation, task_id: UUID) -> bool:
-    """Without RabbitMQ the task is not even fetched; with it, the worker sends it back for a moment."""
-    sent_back = [event.message for event in board.kit.queries.history(task_id) if event.message]
-    if board.broker_url:
-        return sent_back == ["waits for a worker that knows its type"]
-    return board.task(task_id).wait_reason == "no worker for its type"
 
 
 # --- pipelines -----------------------------------------------------------------------------------

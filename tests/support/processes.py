@@ -167,6 +167,11 @@ class Installation:
         assert [event.event_id for event in events] == list(range(1, len(events) + 1))
         return states
 
+    def ended_attempts(self, task_id: UUID) -> list[dict[str, Any]]:
+        """The attempts that ended in anything but success, in order."""
+        sql = "SELECT coalesce(json_agg(a ORDER BY ended_event), '[]') FROM attempts a WHERE task_id = %s"
+        return list(self.value(sql, task_id))
+
     def value(self, sql: str, *params: object) -> Any:
         """The one value that a query on the database gives."""
         with psycopg.connect(self.database_url) as connection:
@@ -216,7 +221,8 @@ def installation(postgres_url: str, broker_url: str | None, folder: Path) -> Ite
         made = Installation(kit, _environ(settings), folder, broker_url)
         try:
             kit.open_lease("api")
-            kit.open_publisher()
+            publisher = kit.open_publisher()
+            eventually(lambda: publisher is None or publisher.is_open)
             yield made
         finally:
             made.end()
@@ -236,6 +242,7 @@ def _environ(settings: Settings) -> dict[str, str]:
         "CALLBOARD_ACTORS": ",".join(settings.actors),
         "CALLBOARD_DATA_DIR": str(settings.data_dir),
         "CALLBOARD_DB_POOL": "4",
+        "CALLBOARD_DRAIN_SECONDS": "1",
     }
 
 

@@ -228,12 +228,12 @@ def test_no_piece_of_the_vocabulary_holds_a_mark_after_its_start() -> None:
     assert not any("▁" in piece[1:] for piece in open_installed().vocabulary().pieces)
 
 
-# --- the vectors ---
+# --- the vectors (`test_e5_languages` has what becomes of the language in them) ---
 
 
 @pytest.fixture(scope="module")
-def e5() -> embedders.Embedder:
-    return embedders.load("e5")
+def e5() -> E5Embedder:
+    return E5Embedder()
 
 
 @pytest.fixture(scope="module")
@@ -245,15 +245,15 @@ def engine() -> Iterator[Any]:
         pytest.skip(f"the wheel's own engine does not run here: {error}")
 
 
-def test_passages_point_where_those_of_the_wheels_engine_point(e5: embedders.Embedder, engine: Any) -> None:
-    cosines = np.sum(e5.passages(TEXTS) * engine.passage(TEXTS), axis=1)
+def test_passages_point_where_those_of_the_wheels_engine_point(e5: E5Embedder, engine: Any) -> None:
+    cosines = np.sum(e5._raw_passages(TEXTS) * engine.passage(TEXTS), axis=1)
 
     assert cosines.min() > 0.999
 
 
-def test_queries_point_where_those_of_the_wheels_engine_point(e5: embedders.Embedder, engine: Any) -> None:
+def test_queries_point_where_those_of_the_wheels_engine_point(e5: E5Embedder, engine: Any) -> None:
     for text in TEXTS[:4]:
-        assert e5.query(text) @ engine.query(text) > 0.999
+        assert e5._raw_queries([text])[0] @ engine.query(text) > 0.999
 
 
 def test_token_counts_are_those_of_the_wheels_engine(engine: Any) -> None:
@@ -266,7 +266,7 @@ def test_token_counts_are_those_of_the_wheels_engine(engine: Any) -> None:
     assert max(ours) > 512
 
 
-def test_vectors_are_of_length_one_and_of_the_shape_told(e5: embedders.Embedder) -> None:
+def test_vectors_are_of_length_one_and_of_the_shape_told(e5: E5Embedder) -> None:
     vectors = e5.passages(TEXTS[:3])
 
     assert vectors.shape == (3, e5.dim)
@@ -276,20 +276,20 @@ def test_vectors_are_of_length_one_and_of_the_shape_told(e5: embedders.Embedder)
     assert e5.passages([]).shape == (0, 384)
 
 
-def test_a_text_has_the_same_vector_in_any_company(e5: embedders.Embedder) -> None:
+def test_a_text_has_the_same_vector_in_any_company(e5: E5Embedder) -> None:
     together = e5.passages(TEXTS)
 
     for number in (0, 1, 3):
         assert together[number] @ e5.passages([TEXTS[number]])[0] > 0.99999
 
 
-def test_a_question_finds_its_passage_in_another_language(e5: embedders.Embedder) -> None:
+def test_a_question_finds_its_passage_in_another_language(e5: E5Embedder) -> None:
     passages = e5.passages(["失败的任务进入死信队列，可以重放。", "北京烤鸭是一道著名的菜。", "今天下雨。"])
 
     assert int(np.argmax(passages @ e5.query("What happens to failed tasks?"))) == 0
 
 
-def test_tokens_are_counted_without_prefix_and_blank_text_has_none(e5: embedders.Embedder) -> None:
+def test_tokens_are_counted_without_prefix_and_blank_text_has_none(e5: E5Embedder) -> None:
     assert [e5.count_tokens(text) for text in ("", " \n", "Hello world")] == [0, 0, 2]
 
 

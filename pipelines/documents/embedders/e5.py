@@ -4,6 +4,7 @@ The model is that of Wang et al. 2024 (https://arxiv.org/abs/2402.05672); it wan
 question and ``passage: `` before a text to be found. Windows of several texts are packed one behind the
 other, so that every matrix product serves all of them and no padding is computed; attention alone is
 done window by window. A text longer than one window becomes the mean of its windows, weighted by tokens.
+At the end `e5_languages` takes out of the vectors what tells the language of a text.
 """
 
 import math
@@ -14,6 +15,7 @@ from itertools import groupby
 
 import numpy as np
 
+from pipelines.documents.embedders.e5_languages import DIM, stored_directions, without_language
 from pipelines.documents.embedders.e5_tokenizer import E5Tokenizer
 from pipelines.documents.embedders.e5_weights import E5Weights, Floats, open_installed, unpack
 
@@ -183,7 +185,7 @@ class E5Embedder:
     """
 
     name = "e5"
-    dim = 384
+    dim = DIM
 
     def __init__(self, open_weights: Callable[[], E5Weights] = open_installed) -> None:
         self._open_weights = open_weights
@@ -194,16 +196,24 @@ class E5Embedder:
 
     def passages(self, texts: Sequence[str]) -> Floats:
         """Embed texts to be found: (len(texts), 384), each row of L2 norm 1."""
-        return self._embed(["passage: " + text for text in texts])
+        return without_language(self._raw_passages(texts), stored_directions())
 
     def query(self, text: str) -> Floats:
         """Embed a question: (384,), of L2 norm 1."""
-        vector: Floats = self._embed(["query: " + text])[0]
+        vector: Floats = without_language(self._raw_queries([text]), stored_directions())[0]
         return vector
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of the text itself, without prefix and special tokens; blank text has none."""
         return len(self._loaded_tokenizer().ids(text)) if text.strip() else 0
+
+    def _raw_passages(self, texts: Sequence[str]) -> Floats:
+        """The model's own vectors, the language still in them."""
+        return self._embed(["passage: " + text for text in texts])
+
+    def _raw_queries(self, texts: Sequence[str]) -> Floats:
+        """The model's own vectors of questions, the language still in them."""
+        return self._embed(["query: " + text for text in texts])
 
     def _embed(self, texts: Sequence[str]) -> Floats:
         sums = np.zeros((len(texts), self.dim), np.float32)

@@ -1,0 +1,429 @@
+"""What becomes of the work when processes die and connections break: nothing is lost."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+from pika.exceptions import ChannelClosedByBroker
+
+from actors.rabbitmq.publisher import encode, new_dispatch
+from pipelines.submission import Order
+from tasks.ledger import Ledger
+from tasks.values import Hint
+from tests.support.processes import Installation, channel_to, installation
+from tests.support.proxy import Proxy, proxy_to
+from tests.support.servers import RabbitNode
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(params=["local", "rabbitmq"])
+def broker_url(request: pytest.FixtureRequest) -> str | None:
+    return str(request.getfixturevalue("rabbit_node").url) if request.param == "rabbitmq" else None
+
+
+@pytest.fixture
+def board(postgres_url: str, broker_url: str | None, tmp_path: Path) -> Iterator[Installation]:
+    """An installation on one of the brokers, without any process yet."""
+    with installation(postgres_url, broker_url, tmp_path) as board:
+        yield board
+        board.show_logs()
+
+
+@pytest.fixture
+def rabbit_board(postgres_url: str, rabbit_node: RabbitNode, tmp_path: Path) -> Iterator[Installation]:
+    """An installation on RabbitMQ, without any process yet."""
+    with installation(postgres_url, rabbit_node.url, tmp_path) as board:
+        yield board
+        board.show_logs()
+
+
+@pytest.fixture
+def proxy(rabbit_node: RabbitNode) -> Iterator[Proxy]:
+    """A proxy before RabbitMQ."""
+    with proxy_to(rabbit_node.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied_board(postgres_url: str, proxy: Proxy, tmp_path: Path) -> Iterator[Installation]:
+    """A clock and a worker that reach RabbitMQ through the proxy alone."""
+    with installation(postgres_url, proxy.url, tmp_path) as board:
+        board.start_clock()
+        board.start_worker()
+        yield board
+        board.show_logs()
+        proxy.open()
+
+
+def work(count: int, seconds: float, name: str = "task") -> list[Order]:
+    return [
+        Order(task_type="work", payload={"key": f"{name}-{number}", "seconds": seconds})
+        for number in range(count)
+    ]
+
+
+def is_started(board: Installation, key: str) -> bool:
+    return "start" in board.traces(key)
+
+
+def deaths(board: Installation, task_id: UUID) -> int:
+    return int(board.value("SELECT deaths FROM task_state WHERE id = %s", task_id))
+
+
+def hint_of(board: Installation, task_id: UUID, queue: str = "default") -> Hint:
+    """The hint that was published about a task."""
+    dispatch = board.value("SELECT dispatch FROM task_state WHERE id = %s", task_id)
+    return Hint(task_id, "work", queue, 5, dispatch)
+
+
+def publish(board: Installation, *bodies: bytes) -> None:
+    """Put messages into the default queue as somebody else would."""
+    assert board.broker_url is not None
+    with channel_to(board.broker_url) as channel:
+        channel.confirm_delivery()
+        for body in bodies:
+            channel.basic_publish("", "default", body)
+
+
+def ready_messages(board: Installation, queue: str) -> int:
+    """RabbitMQ's count of a queue; 0 if it is not there."""
+    assert board.broker_url is not None
+    with channel_to(board.broker_url) as channel:
+        try:
+            return int(channel.queue_declare(queue, passive=True).method.message_count)
+        except ChannelClosedByBroker:
+            return 0
+
+
+# --- workers that die ----------------------------------------------------------------------------
+
+
+def test_every_task_completes_although_a_worker_is_killed_in_the_middle(board: Installation) -> None:
+    # Given two workers in the middle of 200 tasks
+    board.start_clock()
+    victim = board.start_worker()
+    board.start_worker()
+    eventually(lambda: board.value("SELECT count(*) FROM workers WHERE kind = 'worker'") == 2, 20)
+    ids = board.submit_all(work(200, 0.05))
+    eventually(lambda: len(board.traces_of_process(victim.pid)) > 20)
+    # When one of them is killed
+    victim.kill()
+    killed_at = time.time()
+    # Then every task completes, each with one legal history
+    board.all_finished(ids)
+    moves = {task_id: board.moves(task_id) for task_id in ids}
+    assert {board.task(task_id).status for task_id in ids} == {"completed"}
+    assert all(states.count("completed") == 1 for states in moves.values())
+    # and what the killed one was running, and nothing else, was taken back within seconds and ran again
+    lost = {n for n, task_id in enumerate(ids) if deaths(board, task_id)}
+    assert 1 <= len(lost) <= 4
+    assert [board.ended_attempts(ids[n])[0]["outcome"] for n in lost] == ["lost"] * len(lost)
+    taken_back = board.value("SELECT extract(epoch FROM max(ended_at)) FROM attempts")
+    assert float(taken_back) - killed_at < 5.0
+    others = [board.traces(f"task-{n}") for n in range(200) if n not in lost]
+    assert others == [["start", "end"]] * len(others)
+
+
+def test_a_stage_that_kills_its_worker_runs_again_and_no_finished_stage_does(board: Installation) -> None:
+    board.start_clock()
+    victim = board.start_worker()
+    board.raise_flag("die_first")
+    run_id = board.submit("deadly_numbers", 4)
+    eventually(lambda: victim.has_ended, 20)
+    board.start_worker()
+    run = board.finished(run_id)
+    assert (run.status, run.result) == ("completed", 1 + 4 + 9 + 16)
+    assert board.traces(run_id).count("die_first") == 2
+    assert sorted(board.traces(run_id)) == [
+        "die_first",
+        "die_first",
+        "make_list",
+        "square-1",
+        "square-3",
+        "total",
+    ]
+
+
+def test_an_actor_that_always_kills_its_worker_fails_after_three_of_them(board: Installation) -> None:
+    # Given a task that kills its worker on every try, and others behind it
+    board.start_clock()
+    board.raise_flag("poison")
+    poison = board.submit("killer", {"key": "poison"})
+    others = board.submit_all(work(20, 0.0, "other"))
+    # When workers come and are killed
+    kill_workers(board, 3)
+    # Then it fails
+    task = board.finished(poison)
+    assert task.status == "failed"
+    assert task.error is not None
+    assert task.error["code"] == "worker_lost"
+    assert board.traces("poison") == ["start"] * 3
+    assert [one["outcome"] for one in board.ended_attempts(poison)] == ["lost"] * 3
+    assert board.moves(poison) == ["queued", *["running", "queued"] * 2, "running", "failed"]
+    # and no worker dies of it any more
+    board.start_worker()
+    board.all_finished(others)
+
+
+@pytest.mark.xfail(reason="a task that has seen a death does not run alone in a child process yet")
+def test_what_runs_beside_a_killer_of_workers_completes(board: Installation) -> None:
+    board.start_clock()
+    board.raise_flag("poison")
+    poison = board.submit("killer", {"key": "poison", "seconds": 0.2})
+    neighbours = board.submit_all(work(20, 0.3, "neighbour"))
+    kill_workers(board, 3)
+    assert board.finished(poison).status == "failed"
+    board.start_worker()
+    board.all_finished(neighbours)
+    assert {board.task(task_id).status for task_id in neighbours} == {"completed"}
+
+
+def kill_workers(board: Installation, count: int) -> None:
+    """Start one worker after the other; each is killed by what it runs."""
+    for _ in range(count):
+        worker = board.start_worker()
+        eventually(lambda one=worker: one.has_ended, 20)  # type: ignore[misc]
+
+
+# --- workers that are asked to end ---------------------------------------------------------------
+
+
+def test_a_drained_worker_finishes_what_is_short_and_hands_back_the_rest(board: Installation) -> None:
+    # Given a worker with a short task, a long one, and one that notices no interrupt
+    board.start_clock()
+    drained = board.start_worker(threads=3, queues=["default", "deaf"], DRAIN_SECONDS="3")
+    short = board.submit("work", {"key": "short", "seconds": 1.5})
+    long = board.submit("work", {"key": "long", "seconds": 60})
+    deaf = board.submit("deaf", {"key": "deaf", "seconds": 60}, queue_name="deaf")
+    eventually(lambda: all(is_started(board, key) for key in ("short", "long", "deaf")), 20)
+    # and others that wait behind them
+    waiting = board.submit_all(work(4, 0.0, "waiting"))
+    other = board.start_worker(queues=["default"])
+    eventually(lambda: other.says("working on"), 20)
+    # When it is asked to end, then what it had not started runs elsewhere at once
+    drained.terminate()
+    board.all_finished(waiting, timeout=2.5)
+    # and it finishes what is short, hands back the others, and ends well
+    assert drained.exit_code() == 0
+    assert (board.task(short).status, board.task(short).attempts) == ("completed", 1)
+    eventually(lambda: board.traces("long").count("start") == 2)
+    board.has_status(long, "running")
+    board.has_status(deaf, "queued")
+    assert board.moves(long) == ["queued", "running", "queued", "running"]
+    assert board.moves(deaf) == ["queued", "running", "queued"]
+    # and no attempt was used up by that
+    assert (board.task(long).attempts, board.task(deaf).attempts) == (1, 0)
+    for task_id in (long, deaf):
+        assert [one["outcome"] for one in board.ended_attempts(task_id)] == ["released"]
+        assert deaths(board, task_id) == 0
+
+
+def test_a_worker_that_lost_its_lease_stops_its_tasks_and_ends(board: Installation) -> None:
+    # Given a worker that is at work, and another one
+    board.start_clock()
+    frozen = board.start_worker()
+    task_id = board.submit("work", {"key": "taken", "seconds": 60})
+    eventually(lambda: is_started(board, "taken"), 20)
+    other = board.start_worker()
+    eventually(lambda: other.says("working on"), 20)
+    # When the first one is held for dead
+    owner = board.value("SELECT worker FROM task_state WHERE id = %s", task_id)
+    board.kit.ledger.rescue(owner).result(10)
+    # Then it ends, and the task is with the other one
+    assert frozen.exit_code() == 1
+    eventually(lambda: "start taken" in board.traces_of_process(other.pid))
+    assert "end" not in board.traces("taken")
+
+
+def test_a_cancel_whose_notice_was_lost_interrupts_all_the_same(board: Installation) -> None:
+    board.start_clock()
+    board.start_worker(threads=1)
+    task_id = board.submit("work", {"key": "unheard", "seconds": 60})
+    eventually(lambda: is_started(board, "unheard"), 20)
+    with psycopg.connect(board.database_url) as connection:  # as if the notice had got lost
+        connection.execute("UPDATE task_state SET status = 'cancelled' WHERE id = %s", (task_id,))
+    other = board.submit("work", {"key": "other"})
+    assert board.finished(other, 5).status == "completed"
+    assert board.traces("unheard") == ["start"]
+
+
+# --- clocks and publishers that die --------------------------------------------------------------
+
+
+def test_killing_the_clock_and_starting_another_one_loses_nothing(board: Installation) -> None:
+    # Given tasks that only a clock moves on: delayed ones, and ones that will be tried again
+    clock = board.start_clock()
+    board.start_worker()
+    delayed = [Order(task_type="work", payload={"key": f"delayed-{n}"}, delay=1.0) for n in range(20)]
+    failing = [
+        Order(task_type="flaky", payload={"key": f"flaky-{n}", "failures": 1}, backoff={"kind": "fixed"})
+        for n in range(20)
+    ]
+    ids = board.submit_all(delayed + failing)
+    eventually(lambda: board.traces("flaky-19"), 20)
+    # When it is killed and, later, others are started
+    clock.kill()
+    with pytest.raises(AssertionError):
+        board.all_finished(ids, timeout=2)
+    board.start_clock()
+    board.start_clock()
+    # Then everything completes, and ran no more often than it should
+    board.all_finished(ids)
+    assert {board.task(task_id).status for task_id in ids} == {"completed"}
+    assert all(board.traces(f"delayed-{n}") == ["start", "end"] for n in range(20))
+    assert all(board.traces(f"flaky-{n}") == ["start", "start"] for n in range(20))
+
+
+def test_a_batch_whose_publisher_died_before_it_published_is_published_by_others(
+    rabbit_board: Installation,
+) -> None:
+    # Given a task that a publisher stamped before it died
+    ledger = Ledger(rabbit_board.database_url).start()
+    [order] = work(1, 0)
+    ledger.submit(rabbit_board.kit.submission.prepare(order)).result(10)
+    assert ledger.take("default", 10, new_dispatch()).result(10) == 1
+    ledger.close()
+    # When a clock and a worker come, then it is run
+    rabbit_board.start_clock()
+    rabbit_board.start_worker()
+    assert rabbit_board.finished(order.id).status == "completed"
+    assert rabbit_board.traces("task-0") == ["start", "end"]
+
+
+# --- messages that are not what they should be ---------------------------------------------------
+
+
+def test_tasks_whose_messages_were_deleted_are_sent_again(rabbit_board: Installation) -> None:
+    # Given tasks whose messages were deleted together with their queue
+    ids = rabbit_board.submit_all(work(5, 0))
+    eventually(lambda: ready_messages(rabbit_board, "default") == 5)
+    assert rabbit_board.broker_url is not None
+    with channel_to(rabbit_board.broker_url) as channel:
+        channel.queue_delete("default")
+    # When a clock and a worker come, then they are run
+    rabbit_board.start_clock()
+    rabbit_board.start_worker()
+    rabbit_board.all_finished(ids, 25)
+    assert all(rabbit_board.traces(f"task-{n}") == ["start", "end"] for n in range(5))
+
+
+def test_a_queue_that_is_deleted_under_a_worker_is_declared_again(rabbit_board: Installation) -> None:
+    rabbit_board.start_clock()
+    rabbit_board.start_worker()
+    rabbit_board.finished(rabbit_board.submit("work", {"key": "before"}), 20)
+    assert rabbit_board.broker_url is not None
+    with channel_to(rabbit_board.broker_url) as channel:
+        channel.queue_delete("default")
+        channel.queue_delete("default.XQ")
+    ids = rabbit_board.submit_all(work(20, 0))
+    rabbit_board.all_finished(ids)
+    assert all(rabbit_board.traces(f"task-{n}") == ["start", "end"] for n in range(20))
+
+
+def test_duplicate_and_stale_messages_are_dropped(rabbit_board: Installation) -> None:
+    # Given several messages about the same dispatch of a task, and some about dispatches that are over
+    rabbit_board.start_clock()
+    [task_id] = rabbit_board.submit_all(work(1, 0.5))
+    eventually(lambda: ready_messages(rabbit_board, "default") == 1)
+    hint = hint_of(rabbit_board, task_id)
+    stale = Hint(task_id, "work", "default", 5, new_dispatch())
+    unknown = Hint(new_dispatch_id(), "work", "default", 5, new_dispatch())
+    publish(rabbit_board, *[encode(hint)] * 5, encode(stale), encode(unknown))
+    # When a worker takes them
+    worker = rabbit_board.start_worker()
+    rabbit_board.finished(task_id, 20)
+    publish(rabbit_board, encode(hint))
+    rabbit_board.finished(rabbit_board.submit("work", {"key": "afterwards"}))
+    # Then the task ran once, and no message is left
+    assert rabbit_board.traces("task-0") == ["start", "end"]
+    worker.terminate()
+    assert worker.exit_code() == 0
+    assert ready_messages(rabbit_board, "default") == 0
+    assert ready_messages(rabbit_board, "default.XQ") == 0
+
+
+def new_dispatch_id() -> UUID:
+    """The id of no task."""
+    return Order(task_type="none").id
+
+
+def test_messages_that_are_not_ours_go_to_the_dead_letters(rabbit_board: Installation) -> None:
+    # Given a worker
+    rabbit_board.start_clock()
+    rabbit_board.start_worker()
+    rabbit_board.finished(rabbit_board.submit("work", {"key": "first"}), 20)
+    # When messages come that nobody can read, or that only look like ours
+    like_ours = json.loads(encode(Hint(new_dispatch_id(), "work", "default", 5, 1)))
+    strange = [
+        b"\xff\xfe",
+        b"not json",
+        b"[]",
+        b'{"queue_name": "default"}',
+        b"[" * 100_000,
+        json.dumps(like_ours | {"args": []}).encode(),
+        json.dumps(like_ours | {"args": [7]}).encode(),
+        json.dumps(like_ours | {"actor_name": ["work"]}).encode(),
+        json.dumps(like_ours | {"options": {"dispatch": 1 << 70}}).encode(),
+        json.dumps(like_ours | {"options": {"dispatch": float("inf")}}).encode(),
+        json.dumps(like_ours | {"options": None}).encode(),
+    ]
+    publish(rabbit_board, *strange)
+    # Then they are kept apart, and the worker goes on
+    eventually(lambda: ready_messages(rabbit_board, "default.XQ") == len(strange))
+    ids = rabbit_board.submit_all(work(20, 0))
+    rabbit_board.all_finished(ids)
+
+
+def test_a_message_that_was_moved_from_another_queue_is_run(rabbit_board: Installation) -> None:
+    # Given a worker of one queue alone, and a task of another queue
+    rabbit_board.start_clock()
+    rabbit_board.start_worker(threads=1, queues=["default"])
+    rabbit_board.finished(rabbit_board.submit("work", {"key": "first"}), 20)
+    [order] = work(1, 0)
+    ids = rabbit_board.submit_all([Order(task_type="work", payload=order.payload, queue_name="far")])
+    eventually(lambda: ready_messages(rabbit_board, "far") == 1)
+    # When somebody moves its message over, then it is run, and the worker goes on
+    publish(rabbit_board, encode(hint_of(rabbit_board, ids[0], "far")))
+    rabbit_board.all_finished(ids)
+    assert rabbit_board.finished(rabbit_board.submit("work", {"key": "second"})).status == "completed"
+
+
+# --- connections that break ----------------------------------------------------------------------
+
+
+def test_when_connections_to_rabbitmq_break_nothing_is_lost_and_nothing_runs_twice(
+    proxied_board: Installation, proxy: Proxy
+) -> None:
+    # Given a worker in the middle of its tasks
+    ids = proxied_board.submit_all(work(60, 0.2))
+    eventually(lambda: len(proxied_board.traces()) > 10, 20)
+    # When all connections are cut, twice
+    assert proxy.cut() >= 3
+    eventually(lambda: len(proxied_board.traces()) > 60, 20)
+    proxy.cut()
+    # Then every task completes, and each ran once
+    proxied_board.all_finished(ids)
+    assert {proxied_board.task(task_id).status for task_id in ids} == {"completed"}
+    assert [proxied_board.traces(f"task-{n}") for n in range(60)] == [["start", "end"]] * 60
+    assert proxied_board.value("SELECT max(deaths) FROM task_state") == 0
+
+
+def test_what_is_submitted_while_rabbitmq_is_away_runs_when_it_is_back(
+    proxied_board: Installation, proxy: Proxy
+) -> None:
+    # Given a RabbitMQ that cannot be reached
+    proxied_board.finished(proxied_board.submit("work", {"key": "before"}), 20)
+    proxy.shut()
+    # When tasks are submitted, then they are accepted
+    ids = proxied_board.submit_all(work(20, 0))
+    assert {proxied_board.task(task_id).status for task_id in ids} == {"queued"}
+    # and they run once it is back
+    with pytest.raises(AssertionError):
+        proxied_board.all_finished(ids, timeout=1)
+    proxy.open()
+    proxied_board.all_finished(ids)
+    assert [proxied_board.traces(f"task-{n}") for n in range(20)] == [["start", "end"]] * 20

@@ -1,0 +1,279 @@
+"""What Callboard does on RabbitMQ: the queues that it declares, and batches with their confirms."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from dramatiq import Message
+
+from actors.errors import BrokerError
+from actors.rabbitmq import topology
+from actors.rabbitmq.publisher import Publisher, new_dispatch
+from tasks.ids import new_id
+from tasks.values import Hint
+from tests.support.processes import channel_to
+from tests.support.proxy import Proxy, proxy_to
+from tests.support.servers import RabbitNode
+from tests.support.waiting import eventually
+
+
+class Office:
+    """A publisher, and what it said about its batches."""
+
+    def __init__(self, url: str, *, queue_type: str = "classic", window: int = 1_000) -> None:
+        self.confirmed: list[int] = []
+        self.unconfirmed: list[int] = []
+        self.publisher = Publisher(
+            topology.parameters([url]),
+            queue_type,
+            confirmed=self.confirmed.append,
+            unconfirmed=self.unconfirmed.append,
+            window=window,
+        ).start()
+        eventually(lambda: self.publisher.is_open)
+
+    def publish(self, hints: list[Hint]) -> int:
+        self.publisher.publish(hints[0].dispatch, hints)
+        return hints[0].dispatch
+
+
+@pytest.fixture
+def queue(rabbit_node: RabbitNode) -> Iterator[str]:
+    """The name of a queue that is not there yet."""
+    name = f"queue-{uuid4().hex[:8]}"
+    yield name
+    with channel_to(rabbit_node.url) as channel:
+        channel.queue_delete(name)
+        channel.queue_delete(f"{name}.XQ")
+
+
+@pytest.fixture
+def office(rabbit_node: RabbitNode) -> Iterator[Office]:
+    office = Office(rabbit_node.url, window=10)
+    yield office
+    office.publisher.close()
+
+
+@pytest.fixture
+def proxy(rabbit_node: RabbitNode) -> Iterator[Proxy]:
+    with proxy_to(rabbit_node.url) as proxy:
+        yield proxy
+
+
+def batch(queue: str, count: int, *, priority: int = 5) -> list[Hint]:
+    dispatch = new_dispatch()
+    return [Hint(new_id(), "work", queue, priority, dispatch) for _ in range(count)]
+
+
+def messages(url: str, queue: str) -> list[tuple[Any, Any, "Message[Any]"]]:
+    """Take all messages of a queue: how and with what each was delivered."""
+    taken = []
+    with channel_to(url) as channel:
+        while True:
+            method, properties, body = channel.basic_get(queue, auto_ack=True)
+            if method is None:
+                return taken
+            taken.append((method, properties, Message.decode(body)))
+
+
+def count(url: str, queue: str) -> int:
+    with channel_to(url) as channel:
+        return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_confirmed_as_a_whole_when_all_of_it_is_on_rabbitmq(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    hints = batch(queue, 500)
+    dispatch = office.publish(hints)
+    eventually(lambda: office.confirmed == [dispatch])
+    assert count(rabbit_node.url, queue) == 500
+    assert office.unconfirmed == []
+
+
+def test_a_message_is_a_persistent_hint_that_names_its_task_and_its_dispatch(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    [hint] = batch(queue, 1, priority=8)
+    office.publish([hint])
+    eventually(lambda: office.confirmed)
+    [(_, properties, message)] = messages(rabbit_node.url, queue)
+    assert (message.queue_name, message.actor_name) == (queue, "work")
+    assert message.args == (str(hint.task_id),)
+    assert message.options["dispatch"] == hint.dispatch
+    assert (properties.delivery_mode, properties.priority) == (2, 8)
+
+
+def test_many_batches_at_once_are_each_confirmed_once(office: Office, queue: str) -> None:
+    batches = [batch(queue, 20) for _ in range(50)]
+    threads = [
+        threading.Thread(target=lambda part=part: [office.publish(one) for one in part])
+        for part in (batches[:25], batches[25:])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    eventually(lambda: len(office.confirmed) == 50)
+    assert sorted(office.confirmed) == sorted(one[0].dispatch for one in batches)
+    assert office.unconfirmed == []
+
+
+def test_a_high_priority_overtakes_on_its_queue(rabbit_node: RabbitNode, office: Office, queue: str) -> None:
+    low, high = batch(queue, 3, priority=2), batch(queue, 3, priority=8)
+    office.publish(low)
+    office.publish(high)
+    eventually(lambda: len(office.confirmed) == 2)
+    order = [message.args[0] for _, _, message in messages(rabbit_node.url, queue)]
+    assert order == [str(hint.task_id) for hint in high + low]
+
+
+# --- queues --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_a_queue_is_declared_before_its_first_message_and_its_dead_letters_beside_it(
+    rabbit_node: RabbitNode, queue: str, queue_type: str
+) -> None:
+    # Given a message on a queue that nobody has declared
+    office = Office(rabbit_node.url, queue_type=queue_type)
+    office.publish(batch(queue, 1))
+    eventually(lambda: office.confirmed)
+    office.publisher.close()
+    # When it is rejected
+    with channel_to(rabbit_node.url) as channel:
+        method, _, body = channel.basic_get(queue)
+        channel.basic_nack(method.delivery_tag, requeue=False)
+    # Then it is among the dead letters
+    eventually(lambda: count(rabbit_node.url, f"{queue}.XQ") == 1)
+    [(_, _, dead)] = messages(rabbit_node.url, f"{queue}.XQ")
+    assert dead == Message.decode(body)
+
+
+def test_a_queue_that_is_deleted_is_declared_again_and_its_batch_is_reported(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    # Given a queue that is deleted behind the publisher's back
+    first = office.publish(batch(queue, 1))
+    eventually(lambda: office.confirmed == [first])
+    with channel_to(rabbit_node.url) as channel:
+        channel.queue_delete(queue)
+        second = office.publish(batch(queue, 3))
+        # Then what met no queue is confirmed only if it is there, and else to be dispatched again
+        eventually(lambda: second in office.confirmed + office.unconfirmed)
+    third = office.publish(batch(queue, 2))
+    eventually(lambda: third in office.confirmed)
+    arrived = 2 + 3 * (second in office.confirmed)
+    assert count(rabbit_node.url, queue) == arrived
+
+
+# --- the window ----------------------------------------------------------------------------------
+
+
+def test_the_window_closes_at_its_limit_and_opens_when_messages_are_taken(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    assert office.publisher.room(queue) == 10
+    # When it is filled
+    office.publish(batch(queue, 7))
+    eventually(lambda: office.publisher.room(queue) == 3)
+    assert office.publisher.closed_queues() == []
+    office.publish(batch(queue, 3))
+    # Then it is closed
+    eventually(lambda: office.publisher.closed_queues() == [queue])
+    assert office.publisher.room(queue) == 0
+    # and opens when somebody has taken messages
+    assert len(messages(rabbit_node.url, queue)) == 10
+    eventually(lambda: office.publisher.room(queue) == 10)
+    assert office.publisher.closed_queues() == []
+
+
+def test_what_waits_on_rabbitmq_is_known_of_queues_that_only_others_publish_to(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    # Given a queue on which another process has published
+    other = Office(rabbit_node.url)
+    other.publish(batch(queue, 4))
+    eventually(lambda: other.confirmed)
+    other.publisher.close()
+    assert office.publisher.ready_count(queue) is None
+    # When it is watched, then its messages are counted
+    office.publisher.watch([queue])
+    eventually(lambda: office.publisher.ready_count(queue) == 4)
+
+
+# --- connections ---------------------------------------------------------------------------------
+
+
+def test_a_batch_whose_connection_breaks_is_confirmed_or_reported_never_forgotten(
+    proxy: Proxy, queue: str
+) -> None:
+    # Given batches on their way when the connection is cut
+    office = Office(proxy.url)
+    batches = [batch(queue, 200) for _ in range(20)]
+    for number, one in enumerate(batches):
+        office.publish(one)
+        if number == 10:
+            proxy.cut()
+    # Then one word is said about each of them
+    eventually(lambda: len(office.confirmed) + len(office.unconfirmed) == 20)
+    assert sorted(office.confirmed + office.unconfirmed) == sorted(one[0].dispatch for one in batches)
+    # and the publisher comes back
+    eventually(lambda: office.publisher.is_open)
+    last = office.publish(batch(queue, 1))
+    eventually(lambda: last in office.confirmed)
+    office.publisher.close()
+
+
+def test_while_rabbitmq_is_away_nothing_is_stamped_and_batches_are_refused(proxy: Proxy, queue: str) -> None:
+    office = Office(proxy.url)
+    proxy.shut()
+    eventually(lambda: not office.publisher.is_open)
+    assert office.publisher.stamp() is None
+    assert office.publisher.room(queue) == 0
+    refused = office.publish(batch(queue, 1))
+    assert office.unconfirmed == [refused]
+    proxy.open()
+    eventually(lambda: office.publisher.stamp())
+    office.publisher.close()
+
+
+def test_of_several_urls_any_one_that_answers_will_do(
+    rabbit_node: RabbitNode, proxy: Proxy, queue: str
+) -> None:
+    proxy.shut()
+    done: list[int] = []
+    publisher = Publisher(
+        topology.parameters([proxy.url, rabbit_node.url]), "classic", confirmed=done.append, unconfirmed=print
+    ).start()
+    eventually(lambda: publisher.is_open)
+    hints = batch(queue, 1)
+    publisher.publish(hints[0].dispatch, hints)
+    eventually(lambda: done == [hints[0].dispatch])
+    publisher.close()
+
+
+def test_a_url_that_cannot_be_read_is_refused_with_the_name_of_its_setting() -> None:
+    with pytest.raises(BrokerError, match="CALLBOARD_BROKER_URL"):
+        topology.parameters(["amqp://host:port-that-is-none/"])
+
+
+def test_a_queue_of_another_kind_under_our_name_is_no_reason_to_give_up(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    # Given a queue that somebody declared without our arguments
+    with channel_to(rabbit_node.url) as channel:
+        channel.queue_declare(queue)
+    # When a batch is for it, then the batch is reported, and other queues are still served
+    bad = office.publish(batch(queue, 1))
+    eventually(lambda: bad in office.unconfirmed)
+    eventually(lambda: office.publisher.is_open)
+    with channel_to(rabbit_node.url) as channel:
+        channel.queue_delete(queue)
+    good = office.publish(batch(queue, 1))
+    eventually(lambda: good in office.confirmed)

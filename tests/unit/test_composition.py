@@ -1,0 +1,332 @@
+"""Composing pipelines: what can be chained, and what is refused when it is written, not when it runs."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+
+from actors.definitions import actor
+from actors.errors import DefinitionError
+from pipelines.catalogue import Catalogue
+from pipelines.composition import Chain, Done, Pipeline, Stage, stage
+from pipelines.errors import CompositionError
+
+
+class Source(msgspec.Struct):
+    path: str
+
+
+class Pdf(Source):
+    pages: int = 0
+
+
+class Markdown(msgspec.Struct):
+    text: str
+
+
+@stage(queue="convert", retries=2, timeout=120)
+def convert(source: Source) -> Markdown:
+    return Markdown(source.path)
+
+
+@stage
+def chunk(markdown: Markdown) -> list[str]:
+    return markdown.text.split()
+
+
+@stage
+def measure(chunk: str) -> int:
+    return len(chunk)
+
+
+@stage
+def measure_all(chunks: list[str]) -> int:
+    return sum(map(len, chunks))
+
+
+@stage
+def total(lengths: list[int]) -> int:
+    return sum(lengths)
+
+
+def made(given: Any, taken: Any) -> tuple[Stage[..., Any], Stage[..., Any]]:
+    """A stage ``left`` that returns ``given``, and a stage ``right`` that takes ``taken``."""
+
+    def left(payload):  # type: ignore[no-untyped-def]
+        return payload
+
+    def right(payload):  # type: ignore[no-untyped-def]
+        return payload
+
+    left.__annotations__ = {"payload": str, "return": given}
+    right.__annotations__ = {"payload": taken}
+    return stage(left), stage(right)
+
+
+# --- chaining ----------------------------------------------------------------------------------------
+
+
+def test_stages_are_chained_in_the_order_they_are_written() -> None:
+    pipeline = Pipeline("documents", convert | chunk | measure_all)
+
+    assert [step.name for step in pipeline.steps] == ["convert", "chunk", "measure_all"]
+    assert pipeline.first.name == "convert"
+    assert pipeline.position("chunk") == 1
+    assert pipeline.type_of("chunk") == "documents.chunk"
+
+
+def test_chaining_is_associative() -> None:
+    assert ((convert | chunk) | measure_all).steps == (convert | (chunk | measure_all)).steps
+
+
+def test_a_single_stage_is_a_pipeline_too() -> None:
+    assert [step.name for step in Pipeline("conversion", convert).steps] == ["convert"]
+
+
+def test_a_stage_called_directly_is_just_its_function() -> None:
+    assert convert(Source("a b")) == Markdown("a b")
+
+
+def test_the_stages_are_actors_under_their_full_names_with_their_policies() -> None:
+    one, other = Pipeline("documents", convert | chunk).actors()
+
+    assert (one.name, other.name) == ("documents.convert", "documents.chunk")
+    assert (one.policy.queue, one.policy.max_retries, one.policy.timeout) == ("convert", 2, 120)
+    assert one.run({"path": "a b"}) == Markdown("a b")
+
+
+def test_an_actor_becomes_a_stage_with_its_own_policy_and_perhaps_another_name() -> None:
+    @actor(queue="mail", max_retries=7)
+    def greet(name: str) -> str:
+        return f"Hello {name}"
+
+    assert stage(greet).name == "greet"
+    assert stage(greet, name="welcome").name == "welcome"  # type: ignore[call-overload]
+    assert stage(greet).policy == greet.policy
+
+
+def test_a_stage_that_the_pipeline_does_not_have_is_named() -> None:
+    with pytest.raises(CompositionError, match="the pipeline documents has no stage publish"):
+        Pipeline("documents", convert | chunk).position("publish")
+
+
+def test_two_stages_of_one_name_are_refused() -> None:
+    twice = stage(total, name="measure_all")  # type: ignore[call-overload]
+
+    with pytest.raises(CompositionError, match="the pipeline documents has two stages named measure_all"):
+        Pipeline("documents", convert | chunk | measure_all.map(batch=2) | twice)
+
+
+def test_a_stage_with_a_bad_policy_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="the policy of mend cannot be used"):
+
+        @stage(backoff="linear")
+        def mend(text: str) -> str:
+            return text
+
+
+# --- fanning out -------------------------------------------------------------------------------------
+
+
+def test_map_runs_a_stage_for_each_item_and_joins_the_results() -> None:
+    chain = convert | chunk | measure.map() | total
+
+    assert [step.batch for step in chain.steps] == [None, None, 0, None]
+
+
+def test_map_with_a_batch_gives_the_stage_a_list() -> None:
+    chain = convert | chunk | measure_all.map(batch=64) | total
+
+    assert [step.batch for step in chain.steps] == [None, None, 64, None]
+
+
+def test_maps_may_follow_each_other() -> None:
+    @stage
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert [step.batch for step in (chunk | measure.map() | double.map() | total).steps] == [None, 0, 0, None]
+
+
+def test_a_batch_is_never_negative() -> None:
+    with pytest.raises(CompositionError, match=r"measure\.map\(batch=-1\)"):
+        measure.map(batch=-1)
+
+
+def test_only_a_list_can_be_fanned_out() -> None:
+    with pytest.raises(
+        CompositionError, match=r"measure\.map\(\) fans out over a list, but convert returns Markdown"
+    ):
+        convert | measure.map()
+
+
+def test_the_items_of_a_list_must_fit_the_mapped_stage() -> None:
+    with pytest.raises(CompositionError, match="chunk gives str, but convert takes Source"):
+        chunk | convert.map()
+
+
+def test_a_mapped_stage_without_a_batch_takes_an_item_not_a_list() -> None:
+    with pytest.raises(CompositionError, match=r"chunk gives str, but measure_all takes list\[str\]"):
+        chunk | measure_all.map()
+
+
+def test_what_a_mapped_stage_gives_to_the_next_is_a_list() -> None:
+    with pytest.raises(CompositionError, match=r"measure gives list\[int\], but convert takes Source"):
+        chunk | measure.map() | convert
+
+
+# --- types -------------------------------------------------------------------------------------------
+
+
+def test_types_that_do_not_fit_are_refused_by_the_names_of_both_stages() -> None:
+    with pytest.raises(
+        CompositionError, match="these cannot be chained: convert gives Markdown, but total takes"
+    ):
+        convert | total
+
+
+def test_a_chain_is_checked_where_it_is_joined_with_another() -> None:
+    with pytest.raises(CompositionError, match=r"measure_all gives int, but convert takes Source"):
+        (chunk | measure_all) | (convert | chunk)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (Any, int),
+        (int, Any),
+        (int, int),
+        (int, float),
+        (int, int | None),
+        (int | None, int | str | None),
+        (bool, int),
+        (Pdf, Source),
+        (Pdf, Source | Markdown),
+        (list[Pdf], list[Source]),
+        (tuple[str, ...], list[str]),
+        (list[str], Sequence[str]),
+        (list[str], list),
+        (list, list[str]),
+        (list[Any], list[str]),
+        (dict[str, int], dict[str, Any]),
+        (dict[str, int], dict),
+        (dict, dict[str, Any]),
+        (dict[str, list[Pdf]], dict[str, list[Source]]),
+        (Annotated[int, "at least one"], int),
+        (int, Annotated[int, msgspec.Meta(ge=0)]),
+        (list[Annotated[int, "at least one"]], list[int]),
+    ],
+    ids=str,
+)
+def test_what_fits_is_chained(given: Any, taken: Any) -> None:
+    left, right = made(given, taken)
+
+    assert [step.name for step in (left | right).steps] == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (int, str),
+        (float, int),
+        (str, list[str]),
+        (list[str], str),
+        (list[int], list[str]),
+        (Source, Pdf),
+        (Markdown, Source),
+        (None, Source),
+        (int | None, int),
+        (Source | Markdown, Source),
+        (dict[str, int], dict[str, str]),
+        (dict[str, Any], list[Any]),
+        (list[Source], list[Pdf]),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(given: Any, taken: Any) -> None:
+    left, right = made(given, taken)
+
+    with pytest.raises(CompositionError, match=r"left gives .*, but right takes .*"):
+        left | right
+
+
+def test_a_stage_that_may_be_done_gives_the_next_one_only_the_rest() -> None:
+    left, right = made(Markdown | Done, Markdown)
+
+    assert (left | right).steps
+    with pytest.raises(CompositionError, match="left gives Markdown, but convert takes Source"):
+        left | convert
+
+
+def test_a_stage_that_may_be_done_with_a_list_can_be_fanned_out() -> None:
+    left, right = made(list[str] | Done, str)
+
+    assert [step.batch for step in (left | right.map()).steps] == [None, 0]
+
+
+def test_a_run_that_is_done_says_so_under_a_key_of_its_own() -> None:
+    assert msgspec.to_builtins(Done({"duplicate_of": 7})) == {"$done": {"duplicate_of": 7}}
+
+
+# --- payloads of pipelines ---------------------------------------------------------------------------
+
+
+def test_the_payload_of_a_pipeline_is_what_its_first_stage_takes() -> None:
+    assert Pipeline("documents", convert | chunk).parse({"path": "a"}) == Source("a")
+
+
+def test_a_pipeline_that_begins_with_a_map_takes_a_list() -> None:
+    assert Pipeline("lengths", measure.map() | total).parse(["a", "bc"]) == ["a", "bc"]
+    assert Pipeline("lengths", measure_all.map(batch=2) | total).parse(["a", "bc"]) == ["a", "bc"]
+
+
+# --- the catalogue -----------------------------------------------------------------------------------
+
+
+def test_a_catalogue_finds_the_pipeline_of_a_run_and_of_each_stage() -> None:
+    dotted = stage(chunk, name="to.chunks")  # type: ignore[call-overload]
+    pipeline = Pipeline("documents", convert | dotted)
+    catalogue = Catalogue([], [pipeline])
+
+    assert catalogue.pipeline_of("documents") is pipeline
+    assert catalogue.pipeline_of("documents.convert") is pipeline
+    assert catalogue.pipeline_of("documents.to.chunks") is pipeline
+    assert catalogue.pipeline_of("letters.convert") is None
+
+
+def test_a_stage_is_not_mistaken_for_one_of_a_pipeline_with_a_longer_name() -> None:
+    documents = Pipeline("documents", convert | chunk)
+    drafts = Pipeline("documents.drafts", convert | chunk)
+    catalogue = Catalogue([], [documents, drafts])
+
+    assert catalogue.pipeline_of("documents.drafts.chunk") is drafts
+    assert catalogue.pipeline_of("documents.chunk") is documents
+
+
+def test_a_worker_runs_the_actors_and_the_stages_of_all_pipelines() -> None:
+    @actor
+    def greet() -> None: ...
+
+    catalogue = Catalogue([greet], [Pipeline("documents", convert | chunk, queue="runs")])
+
+    assert catalogue.runnable().names == ["documents.chunk", "documents.convert", "greet"]
+    declared = {one.name: (one.queue_name, one.is_pipeline) for one in catalogue.types()}
+    assert declared == {"greet": ("default", False), "documents": ("runs", True)}
+
+
+def test_two_task_types_of_one_name_are_refused() -> None:
+    @actor
+    def documents() -> None: ...
+
+    with pytest.raises(DefinitionError, match="two task types are named 'documents'"):
+        Catalogue([documents], [Pipeline("documents", convert | chunk)])
+    with pytest.raises(DefinitionError, match="two task types are named 'documents'"):
+        Catalogue([], [Pipeline("documents", convert | chunk), Pipeline("documents", convert)])
+
+
+def test_nothing_but_stages_can_be_chained() -> None:
+    chain: Any = Chain([])
+
+    with pytest.raises((TypeError, AttributeError)):
+        chain | len
