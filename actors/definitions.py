@@ -10,11 +10,13 @@ import msgspec
 from actors import backoff as backoffs
 from actors.errors import DefinitionError
 from tasks.errors import InvalidField
+from tasks.names import check_queue
 
 P = ParamSpec("P")
 R = TypeVar("R")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 DEFAULT_QUEUE = "default"
+MOST_TIMEOUT = 30 * 86_400.0
 _BY_NAME_ALONE = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -123,7 +125,7 @@ class _Limits(msgspec.Struct):
 
     queue: Annotated[str, msgspec.Meta(min_length=1)] = DEFAULT_QUEUE
     max_retries: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=MOST_TIMEOUT)] | None = None
 
 
 def make_policy(name: str, **given: Any) -> Policy:
@@ -132,6 +134,7 @@ def make_policy(name: str, **given: Any) -> Policy:
     try:
         policy = Policy(backoff=None if backoff is None else backoffs.parse(backoff), **given)
         msgspec.convert(given, _Limits)
+        check_queue(policy.queue, field="queue")
         if not _are_exceptions(policy.retry_on):
             raise TypeError(f"retry_on is a tuple of exception classes, not {policy.retry_on!r}")
         return policy

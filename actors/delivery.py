@@ -55,6 +55,11 @@ class Slots:
         self._changed = threading.Condition()
 
     @property
+    def free(self) -> int:
+        """How many can be taken now."""
+        return self._free
+
+    @property
     def held(self) -> int:
         """How many are taken now."""
         return self._count - self._free

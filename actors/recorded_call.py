@@ -5,6 +5,7 @@ value here, and the acknowledgement waits for its commit.
 """
 
 import logging
+import re
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
@@ -20,7 +21,7 @@ from actors.delivery import Delivery
 from actors.errors import Permanent, RetryAfter
 from actors.interrupts import Interrupts
 from actors.registry import Registry
-from tasks.errors import CallboardError, InvalidField
+from tasks.errors import CallboardError, InvalidField, Unavailable
 from tasks.ledger import Ledger
 from tasks.ledger.endings import Complete
 from tasks.values import Claimed, NewTask, TaskError
@@ -29,6 +30,9 @@ log = logging.getLogger("callboard.worker")
 
 MOST_MESSAGE = 2_000
 MOST_TRACEBACK = 20_000
+LONGEST_WAIT = 30 * 86_400.0
+#: An escaped NUL in JSON; behind an odd number of backslashes it would be the text of an escape.
+NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Following(Protocol):
@@ -109,12 +113,12 @@ class RecordedCall:
     def __call__(self, delivery: Delivery) -> None:
         """Run one delivery to its verdict and queue the record; the acknowledgement follows the commit."""
         claim = delivery.claim
-        verdict = self._run(claim)
         try:
-            self._record(delivery, verdict)
-        except Exception as error:
-            log.exception("what follows task %s could not be computed", claim.id)
-            self._record(delivery, self._judge(claim, error))
+            self._record(delivery, self._run(claim))
+        except BaseException as error:
+            log.exception("the verdict on task %s could not be recorded", claim.id)
+            delivery.recorded = self._ledger.fail(claim, _describe(claim, error), retry_in=None)
+            self._settle_after(delivery)
         if delivery.recorded is not None:
             self._unrecorded.add(delivery.recorded)
             delivery.recorded.add_done_callback(self._unrecorded.discard)
@@ -146,7 +150,7 @@ class RecordedCall:
         if not self._may_retry(claim, error):
             return Failed(described, None)
         if isinstance(error, RetryAfter):
-            return Failed(described, error.seconds)
+            return Failed(described, _sensible(error.seconds))
         return Failed(described, backoff.seconds(claim.backoff, claim.failures + 1))
 
     def _may_retry(self, claim: Claimed, error: BaseException) -> bool:
@@ -165,7 +169,8 @@ class RecordedCall:
             self._record_completion(delivery, verdict.result)
         elif isinstance(verdict, Failed):
             log.warning("task %s (%s) failed: %s", claim.id, claim.task_type, verdict.error.code)
-            delivery.recorded = self._ledger.fail(claim, verdict.error, retry_in=verdict.retry_in)
+            failed = self._ledger.fail(claim, verdict.error, retry_in=verdict.retry_in)
+            delivery.recorded = self._or_failed(claim, failed)
             if verdict.retry_in is None:
                 self._settle_after(delivery)
         else:
@@ -189,9 +194,27 @@ class RecordedCall:
                 following.progress,
                 following.phase,
             )
-        delivery.recorded = self._ledger.complete(claim, completion)
+        delivery.recorded = self._or_failed(claim, self._ledger.complete(claim, completion))
         if settle:
             self._settle_after(delivery)
+
+    def _or_failed(self, claim: Claimed, recorded: "Future[bool]") -> "Future[bool]":
+        """``recorded``, or, where Postgres refuses to keep it, the record of a final failure."""
+        outcome: Future[bool] = Future()
+
+        def finish(last: "Future[bool]") -> None:
+            error = last.exception()
+            if error is None:
+                outcome.set_result(last.result())
+            elif isinstance(error, Unavailable) or last is not recorded:
+                outcome.set_exception(error)
+            else:
+                log.warning("what task %s came to cannot be kept: %s", claim.id, error)
+                refused = TaskError("result_not_serialisable", f"the outcome cannot be kept: {_said(error)}")
+                self._ledger.fail(claim, refused, retry_in=None).add_done_callback(finish)
+
+        recorded.add_done_callback(finish)
+        return outcome
 
     def _settle_after(self, delivery: Delivery) -> None:
         run_id = delivery.claim.run_id
@@ -214,7 +237,7 @@ def _as_builtins(result: Any) -> Any:
     """The result as JSON gives it back, so that the next stage sees the same whether it waits or not."""
     try:
         encoded = msgspec.json.encode(result)
-        if b"\\u0000" in encoded:
+        if NUL.search(encoded):
             raise ValueError("it holds a NUL character")
         return msgspec.json.decode(encoded)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
@@ -225,10 +248,30 @@ def _describe(claim: Claimed, error: BaseException) -> TaskError:
     if isinstance(error, TimedOut):
         return TaskError("timeout", f"it ran for longer than its timeout of {claim.timeout:g} s")
     code = error.code if isinstance(error, CallboardError) else "actor_error"
-    said = str(error) or "no message"
+    said = _said(error)
     message = said if isinstance(error, CallboardError) else f"{type(error).__name__}: {said}"
-    trace = "".join(traceback.format_exception(error))[-MOST_TRACEBACK:]
+    trace = _trace(error)[-MOST_TRACEBACK:]
     return TaskError(code, _storable(message)[:MOST_MESSAGE], _storable(trace))
+
+
+def _said(error: BaseException) -> str:
+    """What an error says; one that fails even at that is no reason to lose a task."""
+    try:
+        return str(error) or "no message"
+    except Exception:
+        return "an error that cannot say what it is"
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return "no traceback could be made"
+
+
+def _sensible(seconds: float) -> float:
+    """A wait as it is kept: not negative, not a nonsense number, not longer than a month."""
+    return min(max(0.0, seconds), LONGEST_WAIT) if seconds == seconds else 0.0
 
 
 def _storable(text: str) -> str:

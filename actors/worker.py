@@ -82,6 +82,7 @@ class Worker:
             worker_threads=options.threads,
             worker_timeout=100,
         )
+        self._dramatiq.queue_prefetch = options.threads
 
     def start(self) -> "Worker":
         """Take the lease, declare the actors, and begin to claim."""

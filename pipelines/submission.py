@@ -15,6 +15,7 @@ from pipelines.flow import Defaults
 from tasks.errors import InvalidField
 from tasks.ids import new_id
 from tasks.ledger import Ledger
+from tasks.names import check_queue
 from tasks.queries import Queries
 from tasks.values import Accepted, NewTask
 
@@ -70,6 +71,8 @@ class Submission:
         Raises:
           InvalidField: the type is unknown (code unknown_task_type), or the payload does not fit it.
         """
+        if order.queue_name is not None:
+            check_queue(order.queue_name)
         if order.task_type in self._checks:
             payload = self._checks[order.task_type](order)
             order = msgspec.structs.replace(order, payload=payload)

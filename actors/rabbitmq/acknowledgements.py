@@ -26,6 +26,12 @@ class Acknowledgements:
             self._done.add(tag)
             return first
 
+    def forget(self, tag: int) -> None:
+        """A message was given back: there is nothing to acknowledge."""
+        with self._lock:
+            self._outstanding.pop(tag, None)
+            self._done.discard(tag)
+
     def collect(self) -> list[tuple[int, bool]]:
         """The acks to send now, as (tag, multiple). What was collected is forgotten."""
         with self._lock:

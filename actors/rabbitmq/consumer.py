@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
@@ -10,8 +11,10 @@ from uuid import UUID
 
 import msgspec
 import pika
+import pika.exceptions
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.errors import ConnectionClosed
 
 from actors.delivery import Delivery, Slots
 from actors.rabbitmq.acknowledgements import Acknowledgements
@@ -22,6 +25,8 @@ log = logging.getLogger("callboard.consumer")
 
 UNKNOWN_TYPE_SECONDS = 5.0
 IDLE_SECONDS = 0.05
+HOARD_SECONDS = 0.25
+REFUSED_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
 MOST_DISPATCH = (1 << 63) - 1
 
@@ -70,6 +75,8 @@ class RabbitConsumer(Consumer):
         self._claimed: deque[RabbitDelivery] = deque()
         self._acks = Acknowledgements()
         self._consuming = True
+        self._resting = False
+        self._busy_since: float | None = None
         self._connection = connect(intake.urls)
         try:
             self._channel = self._connection.channel()
@@ -80,6 +87,9 @@ class RabbitConsumer(Consumer):
             self._channel.add_on_cancel_callback(self._on_cancelled)
         except CONNECTION_ERRORS as error:
             self._drop_connection()
+            if isinstance(error, pika.exceptions.ChannelClosedByBroker):
+                log.error("RabbitMQ refuses the queue %s: %s", queue_name, error)
+                intake.stopping.wait(REFUSED_SECONDS)
             raise lost(error) from None
 
     def __next__(self) -> RabbitDelivery | None:
@@ -93,13 +103,17 @@ class RabbitConsumer(Consumer):
         try:
             self._acknowledge()
             self._connection.process_data_events(0 if self._arrived else self._timeout)
+            if not self._channel.is_open:
+                raise lost(RuntimeError("RabbitMQ closed the channel"))
             if self._intake.stopping.is_set():
                 self._stop_consuming()
+            elif self._resting:
+                self._consume_again()
             elif not self._consuming:
                 raise lost(RuntimeError(f"the queue {self.queue_name} was deleted"))
-        except CONNECTION_ERRORS as error:
+        except (*CONNECTION_ERRORS, ConnectionClosed) as error:
             self._arrived.clear()
-            raise lost(error) from None
+            raise error if isinstance(error, ConnectionClosed) else lost(error) from None
         self._claim_arrived()
         return self._claimed.popleft() if self._claimed else None
 
@@ -157,13 +171,33 @@ class RabbitConsumer(Consumer):
             self._channel.basic_cancel(self._tag)
             for one in self._arrived:  # unclaimed: others need not wait until our tasks are done
                 self._channel.basic_nack(one.tag, requeue=True)
+                self._acks.forget(one.tag)
             self._arrived.clear()
+
+    def _consume_again(self) -> None:
+        if self._intake.slots.free:
+            self._resting = False
+            self._consuming = True
+            self._tag = self._channel.basic_consume(self.queue_name, self._take_in)
+
+    def _rest_if_busy(self) -> None:
+        """All threads are busy for a while now: let other workers have what waits here."""
+        now = time.monotonic()
+        self._busy_since = self._busy_since or now
+        if now - self._busy_since > HOARD_SECONDS:
+            self._resting = True
+            try:
+                self._stop_consuming()
+            except CONNECTION_ERRORS:
+                log.debug("the connection of %s broke while it went to rest", self.queue_name)
 
     def _claim_arrived(self) -> None:
         while self._arrived and not self._intake.stopping.is_set():
             free = self._intake.slots.take(len(self._arrived), IDLE_SECONDS)
             if not free:
+                self._rest_if_busy()
                 return
+            self._busy_since = None
             batch = [self._arrived.popleft() for _ in range(free)]
             known = [one for one in batch if one.message.actor_name in self._intake.types]
             pending = [(one, self._intake.claim(one.arrival)) for one in known]

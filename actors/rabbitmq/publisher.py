@@ -23,6 +23,7 @@ log = logging.getLogger("callboard.publisher")
 RECONNECT_SECONDS = 0.2
 COUNT_SECONDS = 0.2
 CONFIRM_SECONDS = 10.0
+REFUSED_SECONDS = 60.0
 WINDOW = 1_000
 
 
@@ -64,6 +65,7 @@ class Publisher:
         self._blocked = False
         self._declared: set[str] = set()
         self._wanted: set[str] = set()
+        self._refused: dict[str, float] = {}
         self._ready: dict[str, int] = {}
         self._batches: dict[int, _Batch] = {}
         self._by_tag: dict[int, _Batch] = {}
@@ -183,6 +185,7 @@ class Publisher:
         """The connection is gone: whatever was not confirmed is dispatched again by somebody."""
         self._open = self._blocked = False
         self._declared.clear()
+        self._refused.clear()
         self._ready.clear()
         self._by_tag.clear()
         self._next_tag = 1
@@ -201,8 +204,9 @@ class Publisher:
             return
         for queue in self._declared:
             self._count(queue)
-        self._declare(sorted(self._wanted - self._declared), lambda: None)
-        self._connection.ioloop.call_later(COUNT_SECONDS, self._watch)
+        self._refused = {queue: at for queue, at in self._refused.items() if now - at < REFUSED_SECONDS}
+        missing = sorted(self._wanted - self._declared - set(self._refused))
+        self._declare(missing, lambda: self._connection.ioloop.call_later(COUNT_SECONDS, self._watch))
 
     def _count(self, queue: str) -> None:
         (_, _), (name, arguments) = declarations(queue, self._queue_type)
@@ -218,25 +222,44 @@ class Publisher:
             self._unconfirmed(batch.dispatch)
             return
         self._batches[batch.dispatch] = batch
-        missing = sorted({hint.queue for hint in batch.hints} - self._declared)
+        missing = sorted({hint.queue for hint in batch.hints} - self._declared - set(self._refused))
         self._declare(missing, lambda: self._publish(batch))
 
     def _declare(self, queues: list[str], then: Callable[[], None]) -> None:
+        """Create queues one after the other, then go on.
+
+        On a channel of its own: RabbitMQ closes the channel on which it refuses something.
+        """
         if not queues:
             then()
             return
         queue, rest = queues[0], queues[1:]
-        (dead, dead_arguments), (name, arguments) = declarations(queue, self._queue_type)
 
         def on_declared(frame: Any) -> None:
             self._declared.add(queue)
             self._ready[queue] = frame.method.message_count
-            self._declare(rest, then)
+            channel.close()
 
-        self._channel.queue_declare(dead, durable=True, arguments=dead_arguments)
-        self._channel.queue_declare(name, durable=True, arguments=arguments, callback=on_declared)
+        def on_closed(_: Any, reason: BaseException) -> None:
+            if queue not in self._declared and self._open:
+                log.error("RabbitMQ refuses the queue %s, its tasks wait: %s", queue, reason)
+                self._refused[queue] = time.monotonic()
+                self._ready[queue] = self._window
+            if self._connection.is_open:
+                self._declare(rest, then)
+
+        def on_open(opened: Any) -> None:
+            opened.add_on_close_callback(on_closed)
+            (dead, dead_arguments), (name, arguments) = declarations(queue, self._queue_type)
+            opened.queue_declare(dead, durable=True, arguments=dead_arguments)
+            opened.queue_declare(name, durable=True, arguments=arguments, callback=on_declared)
+
+        channel = self._connection.channel(on_open_callback=on_open)
 
     def _publish(self, batch: _Batch) -> None:
+        if not self._open or any(hint.queue in self._refused for hint in batch.hints):
+            self._give_up(batch)
+            return
         for hint in batch.hints:
             self._channel.basic_publish("", hint.queue, encode(hint), _properties(hint), mandatory=True)
             batch.tags.add(self._next_tag)

@@ -165,7 +165,9 @@ class Group:
             return False
         if self._connection is None or self._connection.closed:
             return True
-        return error.sqlstate is None or error.sqlstate.startswith(AWAY)
+        if error.sqlstate is None:  # from the driver: it lost the connection, or it refused a value
+            return isinstance(error, CONNECTION_LOST)
+        return error.sqlstate.startswith(AWAY)
 
     def _settle(self, verbs: list[Verb], outcomes: list[Any]) -> None:
         skipped = [verb for verb, outcome in zip(verbs, outcomes, strict=True) if outcome is SKIPPED]

@@ -16,6 +16,7 @@ import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tasks.database import connect
 from tasks.errors import Unavailable
 from tasks.ids import new_id
 from tasks.ledger import CANCEL_CHANNEL, READY_CHANNEL, Ledger
@@ -60,7 +61,6 @@ class Record:
     """A ledger on an empty record, the questions one asks of it, and a connection for looking behind it."""
 
     def __init__(self, database: PooledPostgresqlDatabase, url: str) -> None:
-        migrate(database)
         self.url = url
         self.ledger = Ledger(make_conninfo(url, application_name=NAME)).start()
         self.queries = Queries(database)
@@ -122,9 +122,28 @@ class Record:
         return row[0], row[1], row[2]
 
 
+@pytest.fixture(scope="module")
+def url(postgres_url: str) -> Iterator[str]:
+    """A database that all tests of this module share."""
+    name = f"test_{new_id().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield postgres_url.rpartition("/")[0] + f"/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def shared(url: str) -> Iterator[PooledPostgresqlDatabase]:
+    shared = connect(url)
+    migrate(shared)
+    yield shared
+    shared.close_all()
+
+
 @pytest.fixture
-def record(database: PooledPostgresqlDatabase, database_url: str) -> Iterator[Record]:
-    made = Record(database, database_url)
+def record(shared: PooledPostgresqlDatabase, url: str) -> Iterator[Record]:
+    made = Record(shared, url)
+    made.sql.execute("TRUNCATE tasks, task_state, attempts, events, workers, dispatches, queues, task_types")
     yield made
     made.close()
 
@@ -1072,11 +1091,10 @@ def test_a_ledger_that_closes_commits_what_waits(record: Record) -> None:
 # --- when connections die ----------------------------------------------------------------------------
 
 
-def test_without_postgres_a_caller_with_little_patience_is_told(database_url: str) -> None:
+def test_without_postgres_a_caller_with_little_patience_is_told(url: str) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        url = make_conninfo(database_url, host="127.0.0.1", port=nobody.getsockname()[1])
-        ledger = Ledger(url).start()
+        ledger = Ledger(make_conninfo(url, host="127.0.0.1", port=nobody.getsockname()[1])).start()
         patient = ledger.submit([a_task()])
 
         with pytest.raises(Unavailable, match="cannot record this now"):

@@ -145,7 +145,7 @@ class E5Weights:
     def _view(self, name: str, kind: np.dtype[Any], count: int) -> NDArray[Any]:
         try:
             return np.frombuffer(self._data, kind, count, self._entry(name).offset)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise self._damaged(f"the tensor {name} is cut short") from error
 
     def _damaged(self, reason: str) -> SettingsError:

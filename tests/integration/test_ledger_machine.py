@@ -1,0 +1,364 @@
+"""Any sequence of verbs, by anybody, in any order: the record stays consistent.
+
+Hypothesis plays the users, the workers and the clock on a real Postgres; a small model remembers what must
+be on record after each step.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from playhouse.pool import PooledPostgresqlDatabase
+
+from pipelines import flow
+from pipelines.composition import Pipeline, stage
+from pipelines.flow import Defaults
+from tasks.database import connect
+from tasks.ids import new_id
+from tasks.ledger import Ledger
+from tasks.ledger.endings import Complete
+from tasks.ledger.recovery import MOST_DEATHS
+from tasks.migrations import migrate
+from tasks.queries import Queries
+from tasks.records import Event, Task
+from tasks.states import FINAL, is_legal
+from tasks.values import Claimed, NewTask, TaskError
+
+QUEUE, TYPE, RUN = "default", "work", "lengths"
+TYPES = [TYPE, f"{RUN}.split", f"{RUN}.measure", f"{RUN}.total"]
+OOPS = TaskError("actor_error", "RuntimeError: oops")
+SECONDS = 10
+DEFAULTS = Defaults()
+
+
+@stage
+def split(text: str) -> list[str]:
+    return text.split()
+
+
+@stage
+def measure(word: str) -> int:
+    return len(word)
+
+
+@stage
+def total(lengths: list[int]) -> int:
+    return sum(lengths)
+
+
+PIPELINE = Pipeline(RUN, split | measure.map() | total)
+
+
+class World:
+    """One record with two worker processes, shared by all examples."""
+
+    def __init__(self, database: PooledPostgresqlDatabase, url: str) -> None:
+        self.queries = Queries(database)
+        self.workers = [Ledger(url).start(), Ledger(url).start()]
+        self.sql = psycopg.connect(url, autocommit=True)
+
+    def clear(self) -> None:
+        self.sql.execute("TRUNCATE tasks, task_state, attempts, events, workers, queues")
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+        self.sql.close()
+
+
+class Expected:
+    """A plain task as the model sees it."""
+
+    def __init__(self, status: str) -> None:
+        self.status = status
+        self.attempt = self.failures = self.deaths = 0
+        self.token: int | None = None
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """The verbs as rules, and what must hold after each of them."""
+
+    world: World
+    claims = Bundle("claims")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.clear()
+        self.ledger = self.world.workers[0]
+        self.expected: dict[UUID, Expected] = {}
+        self.runs: list[UUID] = []
+        self.ended: dict[UUID, tuple[Task, list[Event]]] = {}
+        self.last_seen: dict[UUID, list[Event]] = {}
+
+    # --- asking for work -------------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 3), delayed=st.booleans(), priority=st.integers(0, 10))
+    def submit(self, count: int, delayed: bool, priority: int) -> None:
+        delay = 3_600.0 if delayed else None
+        tasks = [
+            NewTask(task_type=TYPE, queue_name=QUEUE, priority=priority, delay=delay) for _ in range(count)
+        ]
+        for accepted in self.ledger.submit(tasks).result(SECONDS):
+            assert accepted.status == ("scheduled" if delayed else "queued")
+            self.expected[accepted.id] = Expected(accepted.status)
+
+    @rule(text=st.sampled_from(["", "a", "a bc def"]))
+    def submit_run(self, text: str) -> None:
+        run = NewTask(task_type=RUN, queue_name=QUEUE, payload=text, is_run=True)
+        first = flow.begin(PIPELINE, run, DEFAULTS)
+        self.ledger.submit([run, *first]).result(SECONDS)
+        self.runs.append(run.id)
+        self._expect_new(run.id)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        known = sorted(self.expected)
+        if not known:
+            return
+        task_id = data.draw(st.sampled_from(known))
+        answer = self.ledger.cancel(task_id).result(SECONDS)
+        expected = self.expected[task_id]
+        if expected.status in FINAL - {"cancelled"}:
+            assert answer == "finished"
+            return
+        assert answer == "cancelled"
+        for member in (task_id, *self._stages(task_id)):
+            if self.expected[member].status not in FINAL:
+                self.expected[member].status = "cancelled"
+
+    # --- working ---------------------------------------------------------------------------------
+
+    @rule(target=claims, worker=st.integers(0, 1), limit=st.integers(1, 3))
+    def fetch(self, worker: int, limit: int) -> Any:
+        fetched = self.world.workers[worker].fetch([QUEUE], TYPES, limit).result(SECONDS)
+        ready = [one for task_id, one in self.expected.items() if self._may_be_claimed(task_id)]
+        assert len(fetched) == min(limit, len(ready))
+        for claim in fetched:
+            expected = self.expected[claim.id]
+            assert expected in ready
+            expected.status, expected.token = "running", claim.token
+            expected.attempt += 1
+            assert (claim.attempt, claim.failures, claim.deaths) == (
+                expected.attempt,
+                expected.failures,
+                expected.deaths,
+            )
+            if claim.run_id is not None and self.expected[claim.run_id].status == "queued":
+                self.expected[claim.run_id].status = "running"
+        return multiple(*[(worker, claim) for claim in fetched])
+
+    @rule(held=claims, percent=st.integers(0, 100))
+    def report(self, held: tuple[int, Claimed], percent: int) -> None:
+        worker, claim = held
+        answer = self.world.workers[worker].report(claim, percent, "phase", None).result(SECONDS)
+        assert answer is self._is_valid(claim)
+
+    @rule(held=claims)
+    def complete(self, held: tuple[int, Claimed]) -> None:
+        worker, claim = held
+        completion = Complete(claim.id, claim.token, "done")
+        if claim.run_id is not None:
+            actor = next(step.actor for step in PIPELINE.steps if step.name == claim.stage)
+            result = actor.run(self._payload(claim.id))
+            following = flow.after(PIPELINE, claim, result, DEFAULTS)
+            completion = Complete(
+                claim.id,
+                claim.token,
+                result,
+                following.successors,
+                claim.run_id,
+                following.progress,
+                following.phase,
+            )
+        answer = self.world.workers[worker].complete(claim, completion).result(SECONDS)
+        # A repeated complete with the same token is answered as the first one was.
+        assert answer is self._is_valid(claim, done=("completed",))
+        if self.expected[claim.id].status == "running" and answer:
+            self.expected[claim.id].status = "completed"
+            if claim.run_id is not None:
+                self._expect_new(claim.run_id)
+
+    @rule(held=claims, retry=st.booleans())
+    def fail(self, held: tuple[int, Claimed], retry: bool) -> None:
+        worker, claim = held
+        retry_in = 3_600.0 if retry else None
+        answer = self.world.workers[worker].fail(claim, OOPS, retry_in=retry_in).result(SECONDS)
+        assert answer is self._is_valid(claim, done=("failed", "retrying"))
+        expected = self.expected[claim.id]
+        if expected.status == "running" and answer:
+            expected.status = "retrying" if retry else "failed"
+            expected.failures += 1
+
+    @rule(held=claims)
+    def release(self, held: tuple[int, Claimed]) -> None:
+        worker, claim = held
+        answer = self.world.workers[worker].release(claim).result(SECONDS)
+        assert answer is self._is_valid(claim)
+        if answer:
+            expected = self.expected[claim.id]
+            expected.status, expected.token = "queued", None
+            expected.attempt -= 1
+
+    # --- the clock -------------------------------------------------------------------------------
+
+    @rule()
+    def time_passes(self) -> None:
+        self.world.sql.execute(
+            "UPDATE task_state SET ready_at = now() WHERE status IN ('scheduled', 'retrying')"
+        )
+        due = [one for one in self.expected.values() if one.status in ("scheduled", "retrying")]
+        assert self.ledger.promote().result(SECONDS) == len(due)
+        for expected in due:
+            expected.status, expected.token = "queued", None
+
+    @rule(worker=st.integers(0, 1))
+    def a_worker_dies(self, worker: int) -> None:
+        owner = self.world.workers[worker].owner
+        held = {
+            row[0]
+            for row in self.world.sql.execute(
+                "SELECT id FROM task_state WHERE worker = %s AND status = 'running'", (owner,)
+            )
+        }
+        assert self.ledger.rescue(owner).result(SECONDS) == len(held)
+        for task_id in held:
+            expected = self.expected[task_id]
+            expected.deaths += 1
+            expected.token = None
+            expected.status = "failed" if expected.deaths >= MOST_DEATHS else "queued"
+
+    @rule()
+    def settle(self) -> None:
+        for run_id in self.runs:
+            run = self.world.queries.run(run_id)
+            assert run is not None
+            if run.status in FINAL:
+                continue
+            decision = flow.settle(
+                PIPELINE, run, lambda name, run_id=run_id: self.world.queries.outputs(run_id, name), DEFAULTS
+            )
+            if decision is None:
+                continue
+            assert self.ledger.advance(decision).result(SECONDS) is True
+            if decision.status is not None:
+                self.expected[run_id].status = decision.status
+                for member in self._stages(run_id):
+                    if self.expected[member].status not in FINAL:
+                        self.expected[member].status = "cancelled"
+            self._expect_new(run_id)
+
+    # --- what always holds -----------------------------------------------------------------------
+
+    @invariant()
+    def the_record_is_what_the_model_expects(self) -> None:
+        rows = self.world.sql.execute(
+            "SELECT id, status, attempt, failures, deaths FROM task_state"
+        ).fetchall()
+        on_record = {row[0]: row[1:] for row in rows}
+        expected = {
+            task_id: (one.status, one.attempt, one.failures, one.deaths)
+            for task_id, one in self.expected.items()
+        }
+        assert on_record == expected
+
+    @invariant()
+    def every_history_is_a_legal_one_and_only_grows(self) -> None:
+        for task_id, expected in self.expected.items():
+            if task_id in self.ended:
+                continue
+            events = self.world.queries.history(task_id)
+            ids = [event.event_id for event in events]
+            assert ids == list(range(1, len(ids) + 1))
+            states = [event.status for event in events if event.kind == "state"]
+            assert states[-1] == expected.status
+            assert all(map(is_legal, [None, *states], states)), states
+            assert sum(state in FINAL for state in states) == (expected.status in FINAL)
+            seen = self.last_seen.get(task_id, [])
+            assert [event.event_id for event in events[: len(seen)]] == [event.event_id for event in seen]
+            assert [(e.kind, e.status) for e in events[: len(seen)]] == [(e.kind, e.status) for e in seen]
+            self.last_seen[task_id] = events
+
+    @invariant()
+    def what_is_final_stays_as_it_is(self) -> None:
+        for task_id, expected in self.expected.items():
+            if expected.status in FINAL:
+                task = self.world.queries.task(task_id)
+                assert task is not None
+                now = task, self.world.queries.history(task_id)
+                assert self.ended.setdefault(task_id, now) == now
+
+    @invariant()
+    def a_run_that_completed_has_its_result(self) -> None:
+        for run_id in self.runs:
+            if self.expected[run_id].status == "completed":
+                run = self.ended[run_id][0] if run_id in self.ended else self.world.queries.task(run_id)
+                assert run is not None
+                assert run.result == sum(map(len, run.payload.split()))
+
+    # --- the model -------------------------------------------------------------------------------
+
+    def _stages(self, run_id: UUID) -> list[UUID]:
+        rows = self.world.sql.execute("SELECT id FROM tasks WHERE run_id = %s", (run_id,))
+        return [row[0] for row in rows]
+
+    def _expect_new(self, run_id: UUID) -> None:
+        """From now on expect what came into being with a step of a run."""
+        for task_id in (run_id, *self._stages(run_id)):
+            self.expected.setdefault(task_id, Expected("queued"))
+
+    def _payload(self, task_id: UUID) -> Any:
+        task = self.world.queries.task(task_id)
+        assert task is not None
+        return task.payload
+
+    def _may_be_claimed(self, task_id: UUID) -> bool:
+        if task_id in self.runs or self.expected[task_id].status != "queued":
+            return False
+        row = self.world.sql.execute("SELECT run_id FROM tasks WHERE id = %s", (task_id,)).fetchone()
+        assert row is not None
+        return row[0] is None or self.expected[row[0]].status not in FINAL
+
+    def _is_valid(self, claim: Claimed, done: tuple[str, ...] = ()) -> bool:
+        """Whether a write under this claim is accepted: it holds, or it is the one that ended it."""
+        expected = self.expected[claim.id]
+        return expected.token == claim.token and expected.status in ("running", *done)
+
+
+@pytest.fixture(scope="module")
+def world(postgres_url: str) -> Iterator[World]:
+    name = f"test_{new_id().hex}"
+    url = postgres_url.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        database = connect(url)
+        migrate(database)
+        made = World(database, url)
+        yield made
+        made.close()
+        database.close_all()
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_whatever_happens_the_record_stays_consistent(world: World) -> None:
+    LedgerMachine.world = world
+    run_state_machine_as_test(
+        LedgerMachine,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
