@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ ELSEWHERE = {
     "make setup": "the set-up of these tests",
     "make test": "these tests",
     "make check": ".ci/run",
+    "make bench ONLY=search": "test_the_benchmark_can_be_named",
     ".venv/bin/callboard up": "the fixtures of the acceptance tests",
     "CALLBOARD_ACTORS=shop .venv/bin/callboard up": "test_the_example_module_is_served",
 }
@@ -83,6 +85,17 @@ def test_the_example_module_is_served(tmp_path: Path) -> None:
         wrong = {"task_type": "confirm", "payload": {"number": "seven", "items": []}}
         answer = running.http.post("/api/v1/tasks", json=wrong)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "payload.number")
+
+
+def test_the_benchmark_can_be_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--help"],
+        check=True,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert "search" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "deploy/demo/CORPUS.md"])

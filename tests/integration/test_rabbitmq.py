@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,9 +12,10 @@ from dramatiq import Message
 from actors.errors import BrokerError
 from actors.rabbitmq import topology
 from actors.rabbitmq.publisher import Publisher, new_dispatch
+from pipelines.submission import Order
 from tasks.ids import new_id
 from tasks.values import Hint
-from tests.support.processes import channel_to
+from tests.support.processes import Installation, channel_to, installation
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.servers import RabbitNode
 from tests.support.waiting import eventually
@@ -60,6 +62,21 @@ def office(rabbit_node: RabbitNode) -> Iterator[Office]:
 def proxy(rabbit_node: RabbitNode) -> Iterator[Proxy]:
     with proxy_to(rabbit_node.url) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def proxied_board(postgres_url: str, proxy: Proxy, tmp_path: Path) -> Iterator[Installation]:
+    """A clock and a worker that reach RabbitMQ through the proxy alone."""
+    with installation(postgres_url, proxy.url, tmp_path) as board:
+        board.start_clock()
+        board.start_worker()
+        yield board
+        board.show_logs()
+        proxy.open()
+
+
+def work(count: int, seconds: float) -> list[Order]:
+    return [Order(task_type="work", payload={"key": f"task-{n}", "seconds": seconds}) for n in range(count)]
 
 
 def batch(queue: str, count: int, *, priority: int = 5) -> list[Hint]:
@@ -277,3 +294,40 @@ def test_a_queue_of_another_kind_under_our_name_is_no_reason_to_give_up(
         channel.queue_delete(queue)
     good = office.publish(batch(queue, 1))
     eventually(lambda: good in office.confirmed)
+
+
+# --- workers whose connections break ----------------------------------------------------------------------
+
+
+def test_when_connections_to_rabbitmq_break_nothing_is_lost_and_nothing_runs_twice(
+    proxied_board: Installation, proxy: Proxy
+) -> None:
+    # Given a worker in the middle of its tasks
+    ids = proxied_board.submit_all(work(60, 0.2))
+    eventually(lambda: len(proxied_board.traces()) > 10, 20)
+    # When all connections are cut, twice
+    assert proxy.cut() >= 3
+    eventually(lambda: len(proxied_board.traces()) > 60, 20)
+    proxy.cut()
+    # Then every task completes, and each ran once
+    proxied_board.all_finished(ids)
+    assert {proxied_board.task(task_id).status for task_id in ids} == {"completed"}
+    assert [proxied_board.traces(f"task-{n}") for n in range(60)] == [["start", "end"]] * 60
+    assert proxied_board.value("SELECT max(deaths) FROM task_state") == 0
+
+
+def test_what_is_submitted_while_rabbitmq_is_away_runs_when_it_is_back(
+    proxied_board: Installation, proxy: Proxy
+) -> None:
+    # Given a RabbitMQ that cannot be reached
+    proxied_board.finished(proxied_board.submit("work", {"key": "before"}), 20)
+    proxy.shut()
+    # When tasks are submitted, then they are accepted
+    ids = proxied_board.submit_all(work(20, 0))
+    assert {proxied_board.task(task_id).status for task_id in ids} == {"queued"}
+    # and they run once it is back
+    with pytest.raises(AssertionError):
+        proxied_board.all_finished(ids, timeout=1)
+    proxy.open()
+    proxied_board.all_finished(ids)
+    assert [proxied_board.traces(f"task-{n}") for n in range(20)] == [["start", "end"]] * 20

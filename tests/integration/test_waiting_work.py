@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from pipelines.submission import Order
-from tests.support.processes import Installation, installation
+from tests.support.processes import Installation, Running, installation
 from tests.support.waiting import eventually
 
 
@@ -18,11 +18,16 @@ def broker_url(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def board(postgres_url: str, broker_url: str | None, tmp_path: Path) -> Iterator[Installation]:
-    """A clock, and no worker yet."""
+    """An installation without any process yet."""
     with installation(postgres_url, broker_url, tmp_path) as board:
-        board.start_clock()
         yield board
         board.show_logs()
+
+
+@pytest.fixture
+def clock(board: Installation) -> Running:
+    """The only clock."""
+    return board.start_clock()
 
 
 def test_a_queued_task_that_is_cancelled_is_never_run(board: Installation) -> None:
@@ -36,7 +41,9 @@ def test_a_queued_task_that_is_cancelled_is_never_run(board: Installation) -> No
     assert board.traces("cancelled") == []
 
 
-def test_with_one_thread_busy_high_priorities_run_before_low_ones(board: Installation) -> None:
+def test_with_one_thread_busy_high_priorities_run_before_low_ones(
+    board: Installation, clock: Running
+) -> None:
     # Given a worker whose only thread is busy
     board.start_worker(threads=1)
     board.submit("work", {"key": "busy", "seconds": 1.5})
@@ -52,7 +59,7 @@ def test_with_one_thread_busy_high_priorities_run_before_low_ones(board: Install
     assert sum(key.startswith("high") for key in starts[1:5]) == 3, starts
 
 
-def test_a_type_that_no_worker_knows_waits_for_one_that_does(board: Installation) -> None:
+def test_a_type_that_no_worker_knows_waits_for_one_that_does(board: Installation, clock: Running) -> None:
     # Given a worker without the user's module
     without = board.start_worker(ACTORS="")
     known = board.submit("test", {"says": "hello"})
@@ -76,3 +83,28 @@ def waits(board: Installation, task_id: UUID) -> bool:
     if board.broker_url:
         return sent_back == ["waits for a worker that knows its type"]
     return board.task(task_id).wait_reason == "no worker for its type"
+
+
+def test_killing_the_clock_and_starting_another_one_loses_nothing(
+    board: Installation, clock: Running
+) -> None:
+    # Given tasks that only a clock moves on: delayed ones, and ones that will be tried again
+    board.start_worker()
+    delayed = [Order(task_type="work", payload={"key": f"delayed-{n}"}, delay=1.0) for n in range(20)]
+    failing = [
+        Order(task_type="flaky", payload={"key": f"flaky-{n}", "failures": 1}, backoff={"kind": "fixed"})
+        for n in range(20)
+    ]
+    ids = board.submit_all(delayed + failing)
+    eventually(lambda: board.traces("flaky-19"), 20)
+    # When it is killed and, later, others are started
+    clock.kill()
+    with pytest.raises(AssertionError):
+        board.all_finished(ids, timeout=2)
+    board.start_clock()
+    board.start_clock()
+    # Then everything completes, and ran no more often than it should
+    board.all_finished(ids)
+    assert {board.task(task_id).status for task_id in ids} == {"completed"}
+    assert all(board.traces(f"delayed-{n}") == ["start", "end"] for n in range(20))
+    assert all(board.traces(f"flaky-{n}") == ["start", "start"] for n in range(20))

@@ -103,15 +103,26 @@ class Installation:
         """Whether any process has logged these words."""
         return any(process.says(words) for process in self._processes)
 
-    def end(self) -> None:
-        """End all processes: those that do not end by themselves are killed."""
+    def sweep(self) -> None:
+        """Leave nothing to the next test: no work, no worker, no message, no trace and no flag."""
+        with psycopg.connect(self.database_url) as connection:
+            unfinished = "SELECT id FROM task_state WHERE status != ALL(%s)"
+            ids = [row[0] for row in connection.execute(unfinished, (list(FINAL),))]
+        for answer in [self.kit.ledger.cancel(task_id) for task_id in ids]:
+            answer.result(10)
         for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            try:
-                process.exit_code()
-            except subprocess.TimeoutExpired:
+            if process.name.startswith("worker"):
                 process.kill()
+        for file in self.folder.iterdir():
+            if file.is_file() and file.suffix != ".log":
+                file.unlink()
+        if self.broker_url:
+            _empty(self.broker_url, "default")
+
+    def end(self) -> None:
+        """Kill all processes: nothing of a test is worth an orderly end."""
+        for process in self._processes:
+            process.kill()
 
     def _start(self, module: str, environ: dict[str, str]) -> Running:
         name = f"{module}-{len(self._processes) + 1}"
@@ -267,6 +278,14 @@ def _delete_queues(broker_url: str, database_url: str) -> None:
         for name in names:
             channel.queue_delete(name)
             channel.queue_delete(xq_name(name))
+
+
+def _empty(broker_url: str, queue: str) -> None:
+    """Take all messages of a queue, also those that its last consumers give back."""
+    with channel_to(broker_url) as channel:
+        eventually(lambda: channel.queue_declare(queue, passive=True).method.consumer_count == 0)
+        for name in (queue, xq_name(queue)):
+            channel.queue_purge(name)
 
 
 @contextmanager
