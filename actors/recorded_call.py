@@ -91,13 +91,21 @@ class RecordedCall:
     """Runs claimed tasks and records what became of them."""
 
     def __init__(
-        self, ledger: Ledger, registry: Registry, resources: Resources, interrupts: Interrupts, flow: Flow
+        self,
+        ledger: Ledger,
+        registry: Registry,
+        resources: Resources,
+        interrupts: Interrupts,
+        flow: Flow,
+        *,
+        backoff_factor: float = 2.0,
     ) -> None:
         self._ledger = ledger
         self._registry = registry
         self._resources = resources
         self._interrupts = interrupts
         self._flow = flow
+        self._backoff_factor = backoff_factor
         self._running: dict[UUID, Claimed] = {}
         self._unrecorded: set[Future[bool]] = set()
 
@@ -151,7 +159,8 @@ class RecordedCall:
             return Failed(described, None)
         if isinstance(error, RetryAfter):
             return Failed(described, _sensible(error.seconds))
-        return Failed(described, backoff.seconds(claim.backoff, claim.failures + 1))
+        wait_for = backoff.seconds(claim.backoff, claim.failures + 1, factor=self._backoff_factor)
+        return Failed(described, wait_for)
 
     def _may_retry(self, claim: Claimed, error: BaseException) -> bool:
         if (

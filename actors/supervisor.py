@@ -51,6 +51,7 @@ class Supervisor:
         """Keep the children running until SIGTERM or SIGINT, then stop them; the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
+        stop_with_parent(self._stopping)
         try:
             while not self._stopping.wait(TICK_SECONDS):
                 for kept in self._kept:
@@ -102,7 +103,7 @@ class Supervisor:
 
 
 def stop_with_parent(stop: threading.Event) -> None:
-    """Set ``stop`` when the supervisor that started this process is gone (it may have been killed)."""
+    """Set ``stop`` when the process that started this one and said so is gone (it may have been killed)."""
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is None:
         return

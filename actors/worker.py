@@ -43,6 +43,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 8
     queues: Sequence[str] = ()
     drain_seconds: float = 60.0
+    backoff_factor: float = 2.0
     version: str = "0"
 
 
@@ -67,7 +68,9 @@ class Worker:
         self._coroner = Coroner(options.database_url)
         self._stopping = threading.Event()
         self.lease_lost = threading.Event()
-        self._call = RecordedCall(ledger, registry, resources, self._interrupts, flow)
+        self._call = RecordedCall(
+            ledger, registry, resources, self._interrupts, flow, backoff_factor=options.backoff_factor
+        )
         self._broker: LocalBroker | RabbitBroker = (
             RabbitBroker(self._intake()) if options.broker_urls else LocalBroker(ledger, self._slots)
         )

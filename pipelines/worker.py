@@ -57,6 +57,7 @@ def make_worker(kit: Kit, queues: tuple[str, ...] = ()) -> Worker:
         threads=settings.threads,
         queues=queues,
         drain_seconds=settings.drain_seconds or DRAIN_SECONDS,
+        backoff_factor=settings.backoff_factor,
         version=app_version(),
     )
     resources = Resources({Workshop: lambda: kit.workshop})

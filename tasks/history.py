@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tasks.records import Event
-from tasks.states import FINAL, QUEUED, RUNNING, SCHEDULED
+from tasks.states import FAILED, FINAL, QUEUED, RUNNING, SCHEDULED
 
 
 def derive(task: Any, state: Any, attempts: Iterable[Any], events: Iterable[Any]) -> list[Event]:
@@ -33,7 +33,7 @@ def _derived(task: Any, state: Any, attempts: list[Any]) -> Iterator[Event]:
     if state.running_event is not None and state.started_at is not None:
         yield _move(state.running_event, RUNNING, state.started_at)
     if state.status in FINAL:
-        message = (state.error or {}).get("message")
+        message = (state.error or {}).get("message") if state.status == FAILED else None
         yield _move(state.events, state.status, state.finished_at, message)
 
 

@@ -32,8 +32,7 @@ _REGISTER = """
 INSERT INTO workers (id, kind, host, pid, version, queues, types, threads)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING lock_key"""
 
-_FROZEN = f"""
-SELECT id FROM workers WHERE heartbeat_at < now() - make_interval(secs => {LEASE_SECONDS})"""
+_FROZEN = "SELECT id FROM workers WHERE heartbeat_at < now() - make_interval(secs => %s)"
 
 # The second half finds claims of processes that are not on record: they claimed after their rescue.
 _UNLOCKED = f"""
@@ -45,8 +44,8 @@ UNION
 SELECT s.worker FROM task_state s WHERE s.status = 'running' AND s.queue IS NOT NULL
     AND s.worker IS NOT NULL AND NOT EXISTS (SELECT FROM workers w WHERE w.id = s.worker)"""
 
-_YOUNG = f"""
-SELECT now() - pg_postmaster_start_time() < make_interval(secs => {LEASE_SECONDS})
+_YOUNG = """
+SELECT now() - pg_postmaster_start_time() < make_interval(secs => %s)
 AND EXISTS (SELECT FROM workers WHERE started_at < pg_postmaster_start_time())"""
 
 
@@ -217,10 +216,10 @@ class Coroner:
         now = time.monotonic()
         if self._seen_outage and now - self._connected_at < LEASE_SECONDS:
             return []
-        young = connection.execute(_YOUNG).fetchone()
+        young = connection.execute(_YOUNG, (LEASE_SECONDS,)).fetchone()
         if young is not None and young[0]:
             return []
-        frozen = {row[0] for row in connection.execute(_FROZEN).fetchall()}
+        frozen = {row[0] for row in connection.execute(_FROZEN, (LEASE_SECONDS,)).fetchall()}
         unlocked = {row[0] for row in connection.execute(_UNLOCKED).fetchall()}
         self._suspected = {one: self._suspected.get(one, now) for one in unlocked}
         gone = {one for one, since in self._suspected.items() if now - since >= GRACE_SECONDS}

@@ -8,6 +8,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -67,6 +68,8 @@ class Publisher:
         self._wanted: set[str] = set()
         self._refused: dict[str, float] = {}
         self._ready: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._inbox: deque[_Batch] = deque()
         self._batches: dict[int, _Batch] = {}
         self._by_tag: dict[int, _Batch] = {}
         self._next_tag = 1
@@ -108,15 +111,17 @@ class Publisher:
 
     def publish(self, dispatch: int, hints: Sequence[Hint]) -> None:
         """Publish a committed batch."""
-        connection = self._connection
-        if not self._open or connection is None:
+        with self._lock:  # a batch is taken by this connection, and then begun or reported by it
+            taken = self._open
+            if taken:
+                self._inbox.append(_Batch(dispatch, hints))
+        if not taken:
             self._unconfirmed(dispatch)
             return
         try:
-            connection.ioloop.add_callback_threadsafe(lambda: self._begin(_Batch(dispatch, hints)))
+            self._connection.ioloop.add_callback_threadsafe(self._begin_all)
         except Exception:
             log.info("a batch met a closing connection and is dispatched again")
-            self._unconfirmed(dispatch)
 
     def close(self) -> None:
         """Stop. What is not confirmed by now is left to others."""
@@ -183,14 +188,17 @@ class Publisher:
 
     def _forget(self) -> None:
         """The connection is gone: whatever was not confirmed is dispatched again by somebody."""
-        self._open = self._blocked = False
+        with self._lock:
+            self._open = self._blocked = False
+            unseen = [batch.dispatch for batch in self._inbox]
+            self._inbox.clear()
         self._declared.clear()
         self._refused.clear()
         self._ready.clear()
         self._by_tag.clear()
         self._next_tag = 1
         batches, self._batches = self._batches, {}
-        for dispatch in batches:
+        for dispatch in [*batches, *unseen]:
             self._unconfirmed(dispatch)
 
     def _watch(self) -> None:
@@ -217,10 +225,11 @@ class Publisher:
     def _on_counted(self, queue: str, frame: Any) -> None:
         self._ready[queue] = frame.method.message_count
 
+    def _begin_all(self) -> None:
+        while self._inbox:
+            self._begin(self._inbox.popleft())
+
     def _begin(self, batch: _Batch) -> None:
-        if not self._open:
-            self._unconfirmed(batch.dispatch)
-            return
         self._batches[batch.dispatch] = batch
         missing = sorted({hint.queue for hint in batch.hints} - self._declared - set(self._refused))
         self._declare(missing, lambda: self._publish(batch))

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from actors.supervisor import PARENT_VARIABLE
 from api.client import Client, ServerUnreachable
 from deploy.demo.signals import handled_by, kept_for_later
 from tasks.errors import CallboardError
@@ -51,7 +52,11 @@ class Server:
         """
         port = _free_port(self._host)
         self.url = f"http://{self._host}:{port}"
-        environment = os.environ | {"CALLBOARD_PORT": str(port), "CALLBOARD_DATA_DIR": str(self._data)}
+        environment = os.environ | {
+            "CALLBOARD_PORT": str(port),
+            "CALLBOARD_DATA_DIR": str(self._data),
+            PARENT_VARIABLE: str(os.getpid()),  # so that it stops if the demo is killed
+        }
         with self.log.open("wb") as log, kept_for_later():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "api.cli", "up"],

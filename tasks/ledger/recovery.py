@@ -5,7 +5,6 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.ledger.inserts import SECONDS_PER_PRIORITY
 from tasks.ledger.transaction import READY_CHANNEL, Transaction
 from tasks.values import Hint
 
@@ -79,8 +78,7 @@ WITH locked AS (
 )
 UPDATE task_state s SET status = locked.next, deaths = s.deaths + 1, error = locked.why, token = NULL,
     dispatch = NULL, dispatched_at = NULL, events = s.events + 1, updated_at = now(),
-    ready_at = now(), finished_at = CASE WHEN locked.next = 'failed' THEN now() END,
-    rank = extract(epoch FROM now()) - (SELECT priority FROM tasks WHERE id = s.id) * %s
+    finished_at = CASE WHEN locked.next = 'failed' THEN now() END
 FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
 
 _TAKE = """
@@ -115,7 +113,7 @@ def rescue(tx: Transaction, items: Sequence[Rescue]) -> list[int]:
     """Requeue what dead processes were running (or fail it as poison), and forget the processes."""
     outcomes = []
     for item in items:
-        rows = tx.rows(_RESCUE, MOST_DEATHS, MOST_DEATHS, item.worker, SECONDS_PER_PRIORITY)
+        rows = tx.rows(_RESCUE, MOST_DEATHS, MOST_DEATHS, item.worker)
         tx.execute(
             "DELETE FROM workers WHERE id = %s AND NOT EXISTS (SELECT FROM task_state"
             " WHERE worker = %s AND status = 'running' AND queue IS NOT NULL)",

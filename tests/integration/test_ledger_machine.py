@@ -351,6 +351,7 @@ def world(postgres_url: str) -> Iterator[World]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.mark.timeout(600)  # only a failure takes that long: Hypothesis looks for its shortest example
 def test_whatever_happens_the_record_stays_consistent(world: World) -> None:
     LedgerMachine.world = world
     run_state_machine_as_test(

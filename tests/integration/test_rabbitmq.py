@@ -86,7 +86,7 @@ def batch(queue: str, count: int, *, priority: int = 5) -> list[Hint]:
 
 def messages(url: str, queue: str) -> list[tuple[Any, Any, "Message[Any]"]]:
     """Take all messages of a queue: how and with what each was delivered."""
-    taken = []
+    taken: list[tuple[Any, Any, Message[Any]]] = []
     with channel_to(url) as channel:
         while True:
             method, properties, body = channel.basic_get(queue, auto_ack=True)
@@ -289,11 +289,13 @@ def test_a_queue_of_another_kind_under_our_name_is_no_reason_to_give_up(
     # When a batch is for it, then the batch is reported, and other queues are still served
     bad = office.publish(batch(queue, 1))
     eventually(lambda: bad in office.unconfirmed)
-    eventually(lambda: office.publisher.is_open)
-    with channel_to(rabbit_node.url) as channel:
-        channel.queue_delete(queue)
-    good = office.publish(batch(queue, 1))
+    good = office.publish(batch(f"{queue}-good", 1))
     eventually(lambda: good in office.confirmed)
+    assert office.publisher.room(queue) == 0
+    assert count(rabbit_node.url, queue) == 0
+    with channel_to(rabbit_node.url) as channel:
+        channel.queue_delete(f"{queue}-good")
+        channel.queue_delete(f"{queue}-good.XQ")
 
 
 # --- workers whose connections break ----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from actors.supervisor import PARENT_VARIABLE
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
@@ -63,6 +64,7 @@ def deployment(environ: Mapping[str, str]) -> Iterator[Deployment]:
             "CALLBOARD_DATA_DIR": f"{folder}/data",
             "CALLBOARD_PORT": str(port),
             "PYTHONPATH": str(REPOSITORY),
+            PARENT_VARIABLE: str(os.getpid()),
         }
         log = Path(folder) / "callboard.log"
         with log.open("wb") as output:

@@ -78,6 +78,7 @@ class Installation:
         self._environ = environ
         self._processes: list[Running] = []
         self._shown: dict[Path, int] = {}
+        self._reader = psycopg.connect(kit.database_url, autocommit=True)
 
     # --- processes -------------------------------------------------------------------------------
 
@@ -105,10 +106,9 @@ class Installation:
 
     def sweep(self) -> None:
         """Leave nothing to the next test: no work, no worker, no message, no trace and no flag."""
-        with psycopg.connect(self.database_url) as connection:
-            unfinished = "SELECT id FROM task_state WHERE status != ALL(%s)"
-            ids = [row[0] for row in connection.execute(unfinished, (list(FINAL),))]
-        for answer in [self.kit.ledger.cancel(task_id) for task_id in ids]:
+        unfinished = "SELECT id FROM task_state WHERE status != ALL(%s)"
+        ids = self._reader.execute(unfinished, (list(FINAL),)).fetchall()
+        for answer in [self.kit.ledger.cancel(task_id) for (task_id,) in ids]:
             answer.result(10)
         for process in self._processes:
             if process.name.startswith("worker"):
@@ -123,6 +123,7 @@ class Installation:
         """Kill all processes: nothing of a test is worth an orderly end."""
         for process in self._processes:
             process.kill()
+        self._reader.close()
 
     def _start(self, module: str, environ: dict[str, str]) -> Running:
         name = f"{module}-{len(self._processes) + 1}"
@@ -185,9 +186,8 @@ class Installation:
 
     def value(self, sql: str, *params: object) -> Any:
         """The one value that a query on the database gives."""
-        with psycopg.connect(self.database_url) as connection:
-            row = connection.execute(sql, params).fetchone()
-            return None if row is None else row[0]
+        row = self._reader.execute(sql, params).fetchone()
+        return None if row is None else row[0]
 
     @property
     def database_url(self) -> str:

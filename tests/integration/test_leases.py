@@ -1,0 +1,363 @@
+"""Leases: who is dead is found out at once, who lives is never judged, who is frozen loses what it had."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from playhouse.pool import PooledPostgresqlDatabase
+from psycopg.conninfo import make_conninfo
+
+from tasks import leases
+from tasks.database import connect
+from tasks.ids import new_id
+from tasks.leases import Coroner, Lease, Profile
+from tasks.ledger import Ledger
+from tasks.migrations import migrate
+from tasks.queries import Queries
+from tasks.values import NewTask
+from tests.support.waiting import eventually
+
+REPOSITORY = Path(__file__).parents[2]
+OBSERVER = "observer-under-test"
+HOLDER = "holder-under-test"
+#: Longer than any beat here needs, so that no slow machine makes a living process look frozen.
+LEASE_SECONDS = 2.0
+
+HOLDER_PROGRAM = """
+import sys, threading
+from uuid import UUID
+from tasks import leases
+from tasks.database import connect
+
+leases.HEARTBEAT_SECONDS = 0.1
+profile = leases.Profile("worker", "0")
+lease = leases.Lease(sys.argv[1], UUID(sys.argv[2]), profile, lambda: print("lost", flush=True))
+lease.start()
+print("holds", flush=True)
+sys.stdin.read()
+lease.close()
+"""
+
+
+class Holder:
+    """A process that holds a lease."""
+
+    def __init__(self, url: str) -> None:
+        self.id = new_id()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER_PROGRAM, make_conninfo(url, application_name=HOLDER), str(self.id)],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.says() == "holds"
+
+    def says(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def stop(self) -> None:
+        """Let it end in an orderly way."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(20) == 0
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+@pytest.fixture(autouse=True)
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "LEASE_SECONDS", LEASE_SECONDS)
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(leases, "GRACE_SECONDS", 0.2)
+
+
+@pytest.fixture(scope="module")
+def url(postgres_url: str) -> Iterator[str]:
+    """A database that all tests of this module share."""
+    name = f"test_{new_id().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield postgres_url.rpartition("/")[0] + f"/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def shared(url: str) -> Iterator[PooledPostgresqlDatabase]:
+    shared = connect(url)
+    migrate(shared)
+    yield shared
+    shared.close_all()
+
+
+@pytest.fixture
+def record(shared: PooledPostgresqlDatabase, url: str) -> str:
+    """The URL of an empty record."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("TRUNCATE tasks, task_state, attempts, events, workers, dispatches, queues")
+    return url
+
+
+@pytest.fixture
+def sql(record: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(record, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def holder(record: str) -> Iterator[Holder]:
+    started = Holder(record)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def observer(record: str) -> Iterator[Coroner]:
+    coroner = Coroner(make_conninfo(record, application_name=OBSERVER))
+    yield coroner
+    coroner.close()
+
+
+def for_seconds(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether ``condition`` holds all the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not condition():
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def disconnect(sql: psycopg.Connection[Any], name: str) -> None:
+    count = sql.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s", (name,)
+    ).rowcount
+    assert count == 1
+
+
+# --- who is dead -------------------------------------------------------------------------------------
+
+
+def test_a_killed_process_is_found_dead_long_before_its_lease_is_over(
+    holder: Holder, observer: Coroner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 3_600.0)
+    assert observer.dead() == []
+
+    holder.signal(signal.SIGKILL)
+
+    eventually(lambda: observer.dead() == [holder.id])
+
+
+def test_a_living_process_is_never_found_dead_however_long_it_lives(
+    holder: Holder, observer: Coroner
+) -> None:
+    assert for_seconds(1.25 * LEASE_SECONDS, lambda: observer.dead() == [])
+    assert holder.process.poll() is None
+
+
+def test_a_process_that_stops_in_order_is_not_dead_but_gone(
+    holder: Holder, observer: Coroner, sql: psycopg.Connection[Any]
+) -> None:
+    holder.stop()
+
+    assert sql.execute("SELECT id FROM workers").fetchall() == []
+    assert for_seconds(0.5, lambda: observer.dead() == [])
+
+
+def test_a_frozen_process_is_dead_once_its_lease_is_over_and_not_before(
+    holder: Holder, observer: Coroner
+) -> None:
+    holder.signal(signal.SIGSTOP)
+    frozen_at = time.monotonic()
+
+    eventually(lambda: observer.dead() == [holder.id], timeout=4 * LEASE_SECONDS)
+
+    assert time.monotonic() - frozen_at > LEASE_SECONDS - 0.5
+    holder.signal(signal.SIGCONT)
+
+
+def test_a_process_that_thaws_in_time_keeps_its_lease(holder: Holder, observer: Coroner) -> None:
+    holder.signal(signal.SIGSTOP)
+    assert for_seconds(LEASE_SECONDS / 3, lambda: observer.dead() == [])
+
+    holder.signal(signal.SIGCONT)
+
+    assert for_seconds(LEASE_SECONDS, lambda: observer.dead() == [])
+
+
+def test_a_process_that_thaws_too_late_is_told_that_its_lease_was_lost(
+    record: str, holder: Holder, observer: Coroner
+) -> None:
+    # Given a frozen process whose work was taken back
+    holder.signal(signal.SIGSTOP)
+    eventually(lambda: observer.dead() == [holder.id], timeout=4 * LEASE_SECONDS)
+    ledger = Ledger(record).start()
+    ledger.rescue(holder.id).result(10)
+    ledger.close()
+    assert observer.dead() == []
+
+    # When it goes on, it learns that it must stop.
+    holder.signal(signal.SIGCONT)
+
+    assert holder.says() == "lost"
+
+
+def test_one_death_does_not_cast_suspicion_on_others(record: str, holder: Holder, observer: Coroner) -> None:
+    other = Holder(record)
+    try:
+        holder.signal(signal.SIGKILL)
+
+        eventually(lambda: observer.dead() == [holder.id])
+        assert for_seconds(0.5, lambda: observer.dead() == [holder.id])
+    finally:
+        other.end()
+
+
+def test_what_a_dead_process_had_claimed_is_taken_back(
+    record: str, shared: PooledPostgresqlDatabase, holder: Holder, observer: Coroner
+) -> None:
+    worker, clock = Ledger(record, owner=holder.id).start(), Ledger(record).start()
+    task = NewTask(task_type="work", queue_name="default")
+    worker.submit([task]).result(10)
+    (claim,) = worker.fetch(["default"], ["work"], 1).result(10)
+    worker.close()
+
+    holder.signal(signal.SIGKILL)
+    eventually(lambda: observer.dead() == [holder.id])
+    assert clock.rescue(holder.id).result(10) == 1
+
+    assert observer.dead() == []
+    (again,) = clock.fetch(["default"], ["work"], 1).result(10)
+    assert (again.id, again.deaths) == (claim.id, 1)
+    assert not Queries(shared).is_alive(holder.id)
+    clock.close()
+
+
+# --- outages -----------------------------------------------------------------------------------------
+
+
+def test_an_observer_that_has_just_had_an_outage_judges_nobody_for_one_lease(
+    holder: Holder, observer: Coroner, sql: psycopg.Connection[Any]
+) -> None:
+    # Given an observer that has lost its connection
+    assert observer.dead() == []
+    disconnect(sql, OBSERVER)
+    assert observer.dead() == []
+    reconnected_at = time.monotonic()
+
+    # When somebody dies (or its lock is free because the outage was everybody's)
+    holder.signal(signal.SIGKILL)
+    holder.process.wait()
+
+    # Then it says so only after one lease.
+    assert for_seconds(LEASE_SECONDS - 0.5, lambda: observer.dead() == [])
+    eventually(lambda: observer.dead() == [holder.id])
+    assert time.monotonic() - reconnected_at >= LEASE_SECONDS
+
+
+def test_while_postgres_is_away_nobody_is_judged(record: str) -> None:
+    observer = Coroner(make_conninfo(record, host="127.0.0.1", port=1))
+
+    assert observer.dead() == []
+    observer.close()
+
+
+def test_a_living_process_whose_connection_broke_takes_its_lock_again_in_time(
+    holder: Holder, observer: Coroner, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "GRACE_SECONDS", 1.5)
+
+    for _ in range(3):
+        disconnect(sql, HOLDER)
+        assert for_seconds(0.6, lambda: observer.dead() == [])
+
+    assert holder.process.poll() is None
+
+
+def locks_of(sql: psycopg.Connection[Any], worker: UUID) -> int:
+    row = sql.execute(
+        "SELECT count(*) FROM pg_locks l JOIN workers w ON l.objid::bigint = w.lock_key"
+        " WHERE w.id = %s AND l.locktype = 'advisory' AND l.granted",
+        (worker,),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_a_lock_that_a_broken_connection_still_holds_is_taken_over_when_it_is_free(
+    record: str,
+    holder: Holder,
+    observer: Coroner,
+    sql: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a network failure the server may keep the old session, with its lock, for a long time."""
+    monkeypatch.setattr(leases, "GRACE_SECONDS", 1.5)
+    row = sql.execute("SELECT lock_key FROM workers WHERE id = %s", (holder.id,)).fetchone()
+    assert row is not None
+    key = row[0]
+
+    # Given an old session that holds the lock while its process has a new one
+    with psycopg.connect(record, autocommit=True) as old_session:
+        for _ in range(100):
+            disconnect(sql, HOLDER)
+            held = old_session.execute("SELECT pg_try_advisory_lock(%s, %s)", (0x43616C6C, key)).fetchone()
+            if held is not None and held[0]:
+                break
+        assert for_seconds(0.5, lambda: observer.dead() == [])
+
+    # When the server gives that up, then the process takes the lock, and nobody thinks that it died.
+    assert for_seconds(2, lambda: observer.dead() == [])
+    assert locks_of(sql, holder.id) == 1
+
+
+# --- processes that claim nothing --------------------------------------------------------------------
+
+
+def test_a_process_without_claims_that_lost_its_row_simply_registers_again(
+    record: str, sql: psycopg.Connection[Any]
+) -> None:
+    lease = Lease(record, new_id(), Profile("api", "0")).start()
+
+    sql.execute("DELETE FROM workers")
+
+    eventually(lambda: locks_of(sql, lease.owner) == 1)
+    lease.close()
+    assert sql.execute("SELECT count(*) FROM workers").fetchone() == (0,)
+
+
+def test_a_process_announces_new_queues_with_its_next_heartbeat(
+    record: str, sql: psycopg.Connection[Any]
+) -> None:
+    profile = Profile("worker", "1.2", ["default"], ["work"], threads=8)
+    lease = Lease(record, new_id(), profile).start()
+
+    lease.announce(["default", "mail"])
+
+    eventually(
+        lambda: (
+            sql.execute("SELECT queues, types, threads, version FROM workers").fetchone()
+            == (["default", "mail"], ["work"], 8, "1.2")
+        )
+    )
+    lease.close()
