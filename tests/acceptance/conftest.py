@@ -24,9 +24,12 @@ def embedded(file_root: Path) -> Iterator[Deployment]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def on_rabbitmq(postgres_url: str, rabbit_node: RabbitNode, file_root: Path) -> Iterator[Deployment]:
-    """Callboard on a real RabbitMQ and Postgres, with two worker processes."""
+    """Callboard on a real RabbitMQ and Postgres, with two worker processes.
+
+    It ends with its module: two installations on one RabbitMQ would take each other's messages.
+    """
     name = f"acceptance_{uuid4().hex[:8]}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
