@@ -10,6 +10,13 @@ from playhouse.pool import PooledPostgresqlDatabase
 from tasks.database import connect
 from tests.support.servers import RabbitNode, postgres_server, rabbitmq_server
 
+#: The files that take longest begin first, so that no worker has one of them left at the end.
+LONG = ("test_demo.py", "test_crashes.py", "test_readme.py", "test_leases.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
