@@ -58,12 +58,6 @@ class Unavailable(CallboardError):
     code = "unavailable"
 
 
-class LeaseLost(CallboardError):
-    """This process's lease ended: what it had claimed belongs to others now."""
-
-    code = "lease_lost"
-
-
 class EmbeddedPostgresError(CallboardError):
     """The embedded Postgres could not be started or stopped."""
 

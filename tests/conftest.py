@@ -1,13 +1,13 @@
 """Servers and databases for the tests: real ones, started once a session and thrown away afterwards."""
 
 from collections.abc import Iterator
-from uuid import uuid4
 
-import psycopg
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks.database import connect
+from tasks.migrations import migrate
+from tests.support.databases import fresh_database
 from tests.support.servers import RabbitNode, postgres_server, rabbitmq_server
 
 #: The files that take longest begin first, so that no worker has one of them left at the end.
@@ -33,12 +33,24 @@ def rabbit_node() -> Iterator[RabbitNode]:
 @pytest.fixture
 def database_url(postgres_url: str) -> Iterator[str]:
     """A fresh, empty database."""
-    name = f"test_{uuid4().hex[:12]}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield postgres_url.rpartition("/")[0] + f"/{name}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def url(postgres_url: str) -> Iterator[str]:
+    """A database that all tests of a module share."""
+    with fresh_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared(url: str) -> Iterator[PooledPostgresqlDatabase]:
+    """A peewee database on the one that a module shares, with the record's tables."""
+    shared = connect(url)
+    migrate(shared)
+    yield shared
+    shared.close_all()
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
-import psycopg
 import pytest
 
+from tests.support.databases import fresh_database
 from tests.support.deployment import Deployment, deployment
 from tests.support.servers import RabbitNode
 
@@ -30,16 +29,12 @@ def on_rabbitmq(postgres_url: str, rabbit_node: RabbitNode, file_root: Path) -> 
 
     It ends with its module: two installations on one RabbitMQ would take each other's messages.
     """
-    name = f"acceptance_{uuid4().hex[:8]}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    environ = {
-        "CALLBOARD_DATABASE_URL": postgres_url.rpartition("/")[0] + f"/{name}",
-        "CALLBOARD_BROKER_URL": rabbit_node.url,
-        "CALLBOARD_FILE_ROOTS": str(file_root),
-        "CALLBOARD_PROCESSES": "2",
-    }
-    with deployment(environ) as running:
-        yield running
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database(postgres_url) as url:
+        environ = {
+            "CALLBOARD_DATABASE_URL": url,
+            "CALLBOARD_BROKER_URL": rabbit_node.url,
+            "CALLBOARD_FILE_ROOTS": str(file_root),
+            "CALLBOARD_PROCESSES": "2",
+        }
+        with deployment(environ) as running:
+            yield running

@@ -17,11 +17,9 @@ from playhouse.pool import PooledPostgresqlDatabase
 from psycopg.conninfo import make_conninfo
 
 from tasks import leases
-from tasks.database import connect
 from tasks.ids import new_id
 from tasks.leases import Coroner, Lease, Profile
 from tasks.ledger import Ledger
-from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.values import NewTask
 from tests.support.waiting import eventually
@@ -89,24 +87,6 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "LEASE_SECONDS", LEASE_SECONDS)
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(leases, "GRACE_SECONDS", 0.2)
-
-
-@pytest.fixture(scope="module")
-def url(postgres_url: str) -> Iterator[str]:
-    """A database that all tests of this module share."""
-    name = f"test_{new_id().hex}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield postgres_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture(scope="module")
-def shared(url: str) -> Iterator[PooledPostgresqlDatabase]:
-    shared = connect(url)
-    migrate(shared)
-    yield shared
-    shared.close_all()
 
 
 @pytest.fixture

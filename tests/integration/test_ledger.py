@@ -16,13 +16,11 @@ import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tasks.database import connect
 from tasks.errors import Unavailable
 from tasks.ids import new_id
 from tasks.ledger import CANCEL_CHANNEL, READY_CHANNEL, Ledger
 from tasks.ledger.endings import Complete
 from tasks.ledger.runs import Advance
-from tasks.migrations import migrate
 from tasks.notices import Listener
 from tasks.queries import Queries
 from tasks.records import Task
@@ -120,24 +118,6 @@ class Record:
         ).fetchone()
         assert row is not None
         return row[0], row[1], row[2]
-
-
-@pytest.fixture(scope="module")
-def url(postgres_url: str) -> Iterator[str]:
-    """A database that all tests of this module share."""
-    name = f"test_{new_id().hex}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield postgres_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture(scope="module")
-def shared(url: str) -> Iterator[PooledPostgresqlDatabase]:
-    shared = connect(url)
-    migrate(shared)
-    yield shared
-    shared.close_all()
 
 
 @pytest.fixture

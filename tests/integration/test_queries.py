@@ -17,7 +17,6 @@ from tasks.ids import new_id
 from tasks.ledger import Ledger
 from tasks.ledger.endings import Complete
 from tasks.ledger.runs import Advance
-from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.records import Event, Page, Task, TaskFilter
 from tasks.states import is_legal
@@ -74,24 +73,6 @@ class Record:
             " VALUES (%s, %s, 'here', 1, '0', %s, %s)",
             (new_id(), kind, list(queues), list(types)),
         )
-
-
-@pytest.fixture(scope="module")
-def url(postgres_url: str) -> Iterator[str]:
-    """A database that all tests of this module share."""
-    name = f"test_{new_id().hex}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield postgres_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture(scope="module")
-def shared(url: str) -> Iterator[PooledPostgresqlDatabase]:
-    shared = connect(url)
-    migrate(shared)
-    yield shared
-    shared.close_all()
 
 
 @pytest.fixture

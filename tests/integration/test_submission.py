@@ -17,11 +17,9 @@ from pipelines.composition import Pipeline, stage
 from pipelines.flow import Defaults
 from pipelines.submission import Check, Order, Submission
 from tasks.catalogue import TaskType, declare
-from tasks.database import connect
 from tasks.errors import InvalidField
 from tasks.ids import new_id
 from tasks.ledger import Ledger
-from tasks.migrations import migrate
 from tasks.queries import Queries
 
 
@@ -62,24 +60,6 @@ class Office:
 
     def close(self) -> None:
         self.ledger.close()
-
-
-@pytest.fixture(scope="module")
-def url(postgres_url: str) -> Iterator[str]:
-    """A database that all tests of this module share."""
-    name = f"test_{new_id().hex}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield postgres_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture(scope="module")
-def shared(url: str) -> Iterator[PooledPostgresqlDatabase]:
-    shared = connect(url)
-    migrate(shared)
-    yield shared
-    shared.close_all()
 
 
 @pytest.fixture
