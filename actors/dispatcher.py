@@ -29,6 +29,7 @@ class Dispatcher:
             room = min(waiting, self._publisher.room(queue), MOST_AT_ONCE)
             if room:
                 taken += self._ledger.take(queue, room, new_dispatch()).result()
+        self._ledger.take_dead(MOST_AT_ONCE, new_dispatch()).result()
         if time.monotonic() - self._resent_at > RESEND_EVERY_SECONDS:
             self._resent_at = time.monotonic()
             self._resend()

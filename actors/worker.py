@@ -138,6 +138,7 @@ class Worker:
             claim=self._ledger.claim,
             postpone=self._ledger.postpone,
             release=self._ledger.release,
+            replay=self._ledger.replay,
             take_over=self._take_over,
         )
 

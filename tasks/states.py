@@ -4,15 +4,17 @@
        |                              v               |
        +---------------------------> queued <-unblock-+
                                       | ^ ^
-                                claim | | +--- release, rescue (nothing is used up by a release)
+                                claim | | +--- release, rescue, lose (nothing is used up by a release)
                                       v |
        complete <------------------ running --- retry --> retrying --promote--> queued
        fail     <---------------------+
        cancel   <--- any state that is not final
+       failed   --replay--> queued (an operator's verb: a new round of the same task)
 
 ``completed``, ``failed`` and ``cancelled`` are final: nothing automatic leaves them. The row of a run (a
 pipeline as a whole) moves by the same table; it is never claimed itself: the first claim of one of its
-stages starts it, and its last stage ends it.
+stages starts it, and its last stage ends it. The replay of a stage reopens its run, and what the run's
+failure had cancelled.
 """
 
 from typing import Final
@@ -37,18 +39,23 @@ GROUPS: Final = {"processing": (RUNNING,), "pending": (SCHEDULED, BLOCKED, QUEUE
 MOVES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "submit": (frozenset(), frozenset({SCHEDULED, BLOCKED, QUEUED})),
     "promote": (frozenset({SCHEDULED, RETRYING}), frozenset({QUEUED})),
-    "unblock": (frozenset({BLOCKED}), frozenset({QUEUED, FAILED})),
+    "unblock": (frozenset({BLOCKED}), frozenset({SCHEDULED, QUEUED, FAILED})),
     "postpone": (frozenset({QUEUED}), frozenset({SCHEDULED})),
     "claim": (frozenset({QUEUED}), frozenset({RUNNING})),
     "start": (frozenset({SCHEDULED, QUEUED}), frozenset({RUNNING})),
     "release": (frozenset({RUNNING}), frozenset({QUEUED})),
     "rescue": (frozenset({RUNNING}), frozenset({QUEUED, FAILED})),
+    "lose": (frozenset({RUNNING}), frozenset({QUEUED, FAILED})),
     "retry": (frozenset({RUNNING}), frozenset({RETRYING})),
     "complete": (frozenset({RUNNING}), frozenset({COMPLETED})),
     "fail": (frozenset({RUNNING}), frozenset({FAILED})),
     "cancel": (UNFINISHED, frozenset({CANCELLED})),
     "settle": (frozenset({SCHEDULED, QUEUED, RUNNING}), FINAL),
+    "replay": (frozenset({FAILED, CANCELLED}), frozenset({QUEUED, RUNNING})),
 }
+
+#: The verbs that only people ask for: nothing else leaves a final state.
+BY_OPERATORS: Final = frozenset({"replay"})
 
 
 def is_legal(before: str | None, after: str) -> bool:

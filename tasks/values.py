@@ -1,7 +1,7 @@
 """What goes into the ledger and what comes out of it: plain frozen values."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -36,7 +36,18 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     run_id: UUID | None = None
     stage: str | None = None
     stage_index: int | None = None
+    depends_on: tuple[UUID, ...] = ()
+    on_dependency_failure: str = "fail"
     is_run: bool = False
+
+
+class Once(msgspec.Struct, frozen=True):
+    """A submission that is made once for a key: who makes it, where, and a fingerprint of what is asked."""
+
+    caller: str
+    route: str
+    key: str
+    fingerprint: str
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -58,6 +69,24 @@ class Hint(msgspec.Struct, frozen=True):
     dispatch: int
 
 
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A final failure whose copy is owed to ``<queue>.XQ``, stamped with a dispatch like any hint."""
+
+    id: UUID
+    task_id: UUID
+    task_type: str
+    queue: str
+    attempt: int
+    code: str
+    message: str
+    traceback: str | None
+    dispatch: int
+
+
+#: What is published after a commit.
+Publication: TypeAlias = Hint | DeadLetter
+
+
 class Arrival(msgspec.Struct, frozen=True):
     """A message that arrived: the task it names, and the dispatch that sent it."""
 
@@ -66,7 +95,10 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """A task that this process may run. Every later write about it carries ``token``."""
+    """A task that this process may run. Every later write about it carries ``token``.
+
+    A ``suspect`` runs alone. ``state`` is what the last checkpoint saved, under the version ``snapshot``.
+    """
 
     id: UUID
     token: int
@@ -87,6 +119,9 @@ class Claimed(msgspec.Struct, frozen=True):
     run_id: UUID | None
     stage: str | None
     stage_index: int | None
+    suspect: bool = False
+    snapshot: int = 0
+    state: Json | None = None
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -103,6 +138,7 @@ class TaskError(msgspec.Struct, frozen=True):
     code: str
     message: str
     traceback: str | None = None
+    error_class: str = "Error"
 
 
 class StageState(msgspec.Struct, frozen=True):

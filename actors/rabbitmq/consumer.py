@@ -12,12 +12,12 @@ from uuid import UUID
 import msgspec
 import pika
 import pika.exceptions
-from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed
 
 from actors.delivery import Delivery, Slots
 from actors.rabbitmq.acknowledgements import Acknowledgements
+from actors.rabbitmq.messages import Returned, read
 from actors.rabbitmq.topology import CONNECTION_ERRORS, connect, declarations, lost
 from tasks.values import Arrival, Claimed, Refused
 
@@ -28,7 +28,6 @@ IDLE_SECONDS = 0.05
 HOARD_SECONDS = 0.25
 REFUSED_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
-MOST_DISPATCH = (1 << 63) - 1
 
 
 class Intake(msgspec.Struct):
@@ -40,6 +39,7 @@ class Intake(msgspec.Struct):
     claim: Callable[[Arrival], "Future[Claimed | Refused]"]
     postpone: Callable[[Arrival, float], "Future[bool]"]
     release: Callable[[Claimed], "Future[bool]"]
+    replay: Callable[[UUID], "Future[str]"]
     take_over: Callable[[Refused], None]
     types: set[str] = msgspec.field(default_factory=set)
     stopping: threading.Event = msgspec.field(default_factory=threading.Event)
@@ -154,13 +154,16 @@ class RabbitConsumer(Consumer):
 
     def _take_in(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         try:
-            message, arrival = _read(body)
+            message, named = read(body)
         except Exception:  # a stranger's message can be wrong in any way
             log.error("a message in %s is not one of ours; it goes to the dead letters", self.queue_name)
             channel.basic_nack(method.delivery_tag, requeue=False)
             return
         self._acks.delivered(method.delivery_tag)
-        self._arrived.append(_Arrived(method.delivery_tag, message, arrival))
+        if isinstance(named, Returned):
+            self._replay(named, method.delivery_tag)
+        else:
+            self._arrived.append(_Arrived(method.delivery_tag, message, named))
 
     def _on_cancelled(self, frame: Any) -> None:
         self._consuming = False
@@ -237,6 +240,12 @@ class RabbitConsumer(Consumer):
         tag = one.tag
         future.add_done_callback(lambda done: self._settled(tag) if done.exception() is None else None)
 
+    def _replay(self, returned: Returned, tag: int) -> None:
+        """Somebody moved a dead letter's copy back to its queue: a replay, recorded before the ack."""
+        log.info("the copy of dead letter %s came back to %s", returned.dead_letter, self.queue_name)
+        future = self._intake.replay(returned.dead_letter)
+        future.add_done_callback(lambda done: self._settled(tag) if done.exception() is None else None)
+
     def _acknowledge(self) -> None:
         for tag, multiple in self._acks.collect():
             self._channel.basic_ack(tag, multiple)
@@ -257,12 +266,3 @@ class RabbitConsumer(Consumer):
                 self._connection.add_callback_threadsafe(lambda: None)  # wakes the consumer's thread
             except CONNECTION_ERRORS:
                 log.debug("an ack for %s came after its connection was closed", self.queue_name)
-
-
-def _read(body: bytes) -> tuple[Any, Arrival]:
-    """The message and what it names; raises anything if it is not one of ours."""
-    message: Message[Any] = Message.decode(body)
-    dispatch = int(message.options["dispatch"])
-    if not isinstance(message.actor_name, str) or not 0 <= dispatch <= MOST_DISPATCH:
-        raise ValueError("its type or its dispatch is not what ours have")
-    return message, Arrival(UUID(message.args[0]), dispatch)

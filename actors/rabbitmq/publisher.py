@@ -14,10 +14,10 @@ from typing import Any
 
 import pika
 import pika.exceptions
-from dramatiq import Message
 
-from actors.rabbitmq.topology import MOST_PRIORITY, declarations
-from tasks.values import Hint
+from actors.rabbitmq.messages import Letter, letter_for
+from actors.rabbitmq.topology import declarations
+from tasks.values import Publication
 
 log = logging.getLogger("callboard.publisher")
 
@@ -26,14 +26,15 @@ COUNT_SECONDS = 0.2
 CONFIRM_SECONDS = 10.0
 REFUSED_SECONDS = 60.0
 WINDOW = 1_000
+DEAD_ENDING = ".XQ"
 
 
 class _Batch:
     """A dispatch that is being published: the tags that are not confirmed yet."""
 
-    def __init__(self, dispatch: int, hints: Sequence[Hint]) -> None:
+    def __init__(self, dispatch: int, letters: Sequence[Letter]) -> None:
         self.dispatch = dispatch
-        self.hints = hints
+        self.letters = letters
         self.tags: set[int] = set()
         self.published = False
         self.began = time.monotonic()
@@ -109,12 +110,12 @@ class Publisher:
         """RabbitMQ's own count of ready messages as last seen; None if it is not known."""
         return self._ready.get(queue) if self.is_open else None
 
-    def publish(self, dispatch: int, hints: Sequence[Hint]) -> None:
+    def publish(self, dispatch: int, publications: Sequence[Publication]) -> None:
         """Publish a committed batch."""
         with self._lock:  # a batch is taken by this connection, and then begun or reported by it
             taken = self._open
             if taken:
-                self._inbox.append(_Batch(dispatch, hints))
+                self._inbox.append(_Batch(dispatch, [letter_for(one) for one in publications]))
         if not taken:
             self._unconfirmed(dispatch)
             return
@@ -231,7 +232,7 @@ class Publisher:
 
     def _begin(self, batch: _Batch) -> None:
         self._batches[batch.dispatch] = batch
-        missing = sorted({hint.queue for hint in batch.hints} - self._declared - set(self._refused))
+        missing = sorted({letter.queue for letter in batch.letters} - self._declared - set(self._refused))
         self._declare(missing, lambda: self._publish(batch))
 
     def _declare(self, queues: list[str], then: Callable[[], None]) -> None:
@@ -266,15 +267,18 @@ class Publisher:
         channel = self._connection.channel(on_open_callback=on_open)
 
     def _publish(self, batch: _Batch) -> None:
-        if not self._open or any(hint.queue in self._refused for hint in batch.hints):
+        if not self._open or any(letter.queue in self._refused for letter in batch.letters):
             self._give_up(batch)
             return
-        for hint in batch.hints:
-            self._channel.basic_publish("", hint.queue, encode(hint), _properties(hint), mandatory=True)
+        for letter in batch.letters:
+            self._channel.basic_publish(
+                "", letter.routing_key, letter.body, letter.properties, mandatory=True
+            )
             batch.tags.add(self._next_tag)
             self._by_tag[self._next_tag] = batch
             self._next_tag += 1
-            self._ready[hint.queue] = self._ready.get(hint.queue, 0) + 1
+            if letter.routing_key == letter.queue:
+                self._ready[letter.queue] = self._ready.get(letter.queue, 0) + 1
         batch.published = True
 
     def _on_confirm(self, frame: Any) -> None:
@@ -295,7 +299,7 @@ class Publisher:
 
     def _on_returned(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """A queue was deleted under us: declare it again, and dispatch the batch again."""
-        self._declared.discard(method.routing_key)
+        self._declared.discard(method.routing_key.removesuffix(DEAD_ENDING))
         batch = self._batches.get(int(properties.headers["dispatch"]))
         if batch is not None:
             self._give_up(batch)
@@ -308,26 +312,3 @@ class Publisher:
 def new_dispatch() -> int:
     """A random id for a batch (62 bits)."""
     return secrets.randbits(62)
-
-
-def encode(hint: Hint) -> bytes:
-    """The message about a task: a Dramatiq message whose argument is the task's id."""
-    message: Message[Any] = Message(
-        queue_name=hint.queue,
-        actor_name=hint.task_type,
-        args=(str(hint.task_id),),
-        kwargs={},
-        options={"dispatch": hint.dispatch},
-        message_id=str(hint.task_id),
-    )
-    return message.encode()
-
-
-def _properties(hint: Hint) -> pika.BasicProperties:
-    return pika.BasicProperties(
-        delivery_mode=2,
-        content_type="application/json",
-        priority=min(hint.priority, MOST_PRIORITY),
-        message_id=str(hint.task_id),
-        headers={"dispatch": str(hint.dispatch)},
-    )

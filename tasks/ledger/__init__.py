@@ -12,10 +12,22 @@ from uuid import UUID
 import msgspec
 
 from tasks.ids import new_id
-from tasks.ledger import claims, endings, inserts, progress, recovery, runs
+from tasks.ledger import (
+    claims,
+    dead_letters,
+    dependencies,
+    dispatches,
+    endings,
+    idempotency,
+    progress,
+    recovery,
+    runs,
+    snapshots,
+    submissions,
+)
 from tasks.ledger.group import Group
 from tasks.ledger.transaction import CANCEL_CHANNEL, READY_CHANNEL, NoOutlet, Outlet, Statement
-from tasks.values import Accepted, Arrival, Claimed, NewTask, Refused, TaskError
+from tasks.values import Accepted, Arrival, Claimed, NewTask, Once, Refused, TaskError
 
 __all__ = ["CANCEL_CHANNEL", "READY_CHANNEL", "Ledger", "NoOutlet", "Outlet"]
 
@@ -26,14 +38,20 @@ STATEMENTS: dict[str, Statement] = {
     "release": claims.release,
     "postpone": claims.postpone,
     "rescue": recovery.rescue,
+    "lose": recovery.lose,
+    "checkpoint": snapshots.checkpoint,
     "advance": runs.advance,
     "cancel": endings.cancel,
-    "submit": inserts.submit,
+    "replay": dead_letters.replay,
+    "submit": submissions.submit,
+    "unblock": dependencies.unblock,
     "promote": recovery.promote,
-    "close": recovery.close,
-    "reopen": recovery.reopen,
-    "resend": recovery.resend,
-    "take": recovery.take,
+    "close": dispatches.close,
+    "reopen": dispatches.reopen,
+    "resend": dispatches.resend,
+    "prune": idempotency.prune,
+    "take": dispatches.take,
+    "take_dead": dispatches.take_dead,
     "claim": claims.claim,
     "fetch": claims.fetch,
 }
@@ -64,18 +82,34 @@ class Ledger:
 
     # --- asking for work -------------------------------------------------------------------------
 
-    def submit(self, tasks: Sequence[NewTask], *, patience: float | None = None) -> Future[list[Accepted]]:
+    def submit(
+        self,
+        tasks: Sequence[NewTask],
+        *,
+        once: Once | None = None,
+        asked: Sequence[UUID] = (),
+        patience: float | None = None,
+    ) -> Future[list[Accepted]]:
         """Record tasks, all or nothing.
 
+        With ``once`` a repeated submission records nothing and gets the ``asked`` tasks of the first one.
+
         Raises (from the future):
+          InvalidField: a task depends on one that does not exist.
+          Conflict: the key of ``once`` was used for something else.
           Unavailable: Postgres could not record them within ``patience`` seconds.
         """
         size = sum(_size(task.payload) for task in tasks)
-        return self._group.add("submit", tasks, size=size, rows=len(tasks), patience=patience)
+        item = submissions.Submit(tasks, once, asked)
+        return self._group.add("submit", item, size=size, rows=len(tasks), patience=patience)
 
     def cancel(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
         """Cancel a task and, if it is a run, its stages: "cancelled", "finished" or "missing"."""
         return self._group.add("cancel", task_id, patience=patience)
+
+    def replay(self, dead_letter: UUID, *, patience: float | None = None) -> Future[str]:
+        """Run the task of a dead letter again: "replayed", or why not (see `tasks.ledger.dead_letters`)."""
+        return self._group.add("replay", dead_letters.Replay(dead_letter), patience=patience)
 
     # --- working ---------------------------------------------------------------------------------
 
@@ -107,6 +141,11 @@ class Ledger:
         item = progress.Report(claim.id, claim.token, progress_, phase, message, details)
         return self._reports.add("report", item)
 
+    def checkpoint(self, claim: Claimed, version: int, state: Any) -> Future[bool]:
+        """Save a state for the next attempt; False: the token was stale and nothing was written."""
+        item = snapshots.Checkpoint(claim.id, claim.token, version, state)
+        return self._group.add("checkpoint", item, size=_size(state))
+
     def complete(self, claim: Claimed, completion: endings.Complete) -> Future[bool]:
         """Finish an attempt with its successors; False: the token was stale and nothing was written."""
         size = _size(completion)
@@ -114,8 +153,14 @@ class Ledger:
 
     def fail(self, claim: Claimed, error: TaskError, *, retry_in: float | None) -> Future[bool]:
         """End an attempt with an error and retry in so many seconds, or never; False: stale token."""
-        item = endings.Fail(claim.id, claim.token, error.code, error.message, error.traceback, retry_in)
+        item = endings.Fail(
+            claim.id, claim.token, error.code, error.message, error.traceback, retry_in, error.error_class
+        )
         return self._group.add("fail", item)
+
+    def lose(self, claim: Claimed, how: str) -> Future[bool]:
+        """The process of its own that ran an attempt died: a death for its task; False: stale token."""
+        return self._group.add("lose", recovery.Lose(claim.id, claim.token, how))
 
     def advance(self, decision: runs.Advance) -> Future[bool]:
         """Apply what the flow decided for a run; False: the run is over."""
@@ -127,25 +172,37 @@ class Ledger:
         """Make due tasks ready."""
         return self._group.add("promote", recovery.Promote())
 
-    def rescue(self, worker: UUID) -> Future[int]:
-        """Take everything back from a dead process."""
-        return self._group.add("rescue", recovery.Rescue(worker))
+    def rescue(self, worker: UUID, *, died: bool = True) -> Future[int]:
+        """Take everything back from a process that died; one that only froze is no death for its tasks."""
+        return self._group.add("rescue", recovery.Rescue(worker, died))
+
+    def unblock(self) -> Future[int]:
+        """Move blocked tasks that nothing holds back any more."""
+        return self._group.add("unblock", dependencies.Unblock())
+
+    def prune_keys(self) -> Future[None]:
+        """Forget idempotency keys that are over."""
+        return self._group.add("prune", idempotency.Prune())
 
     def take(self, queue: str, limit: int, dispatch: int) -> Future[int]:
         """Stamp ready rows of a queue and publish them."""
-        return self._group.add("take", recovery.Take(queue, limit, dispatch))
+        return self._group.add("take", dispatches.Take(queue, limit, dispatch))
+
+    def take_dead(self, limit: int, dispatch: int) -> Future[int]:
+        """Stamp dead letters whose copy is owed and publish them."""
+        return self._group.add("take_dead", dispatches.TakeDead(limit, dispatch))
 
     def close_dispatch(self, dispatch: int) -> Future[None]:
         """All messages of a batch are confirmed."""
-        return self._group.add("close", recovery.Close(dispatch))
+        return self._group.add("close", dispatches.Close(dispatch))
 
     def reopen_dispatch(self, dispatch: int) -> Future[int]:
         """Some messages of a batch may not have arrived: make its unclaimed rows ready again."""
-        return self._group.add("reopen", recovery.Reopen(dispatch))
+        return self._group.add("reopen", dispatches.Reopen(dispatch))
 
     def resend(self, queue: str, seconds: float) -> Future[int]:
         """Make rows ready again that were published ``seconds`` ago and never claimed."""
-        return self._group.add("resend", recovery.Resend(queue, seconds))
+        return self._group.add("resend", dispatches.Resend(queue, seconds))
 
 
 def _size(value: Any) -> int:

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.ledger.transaction import READY_CHANNEL, SKIPPED, Transaction, as_json
+from tasks.ledger.snapshots import with_states
+from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 from tasks.values import Claimed, Json, Refused
 
 
@@ -61,7 +62,7 @@ _TAKEN = """
 _RETURNED = """
     s.id, s.token, s.attempt, s.failures, s.deaths, t.task_type, s.queue, t.payload::text, t.max_retries,
     t.backoff, t.timeout, t.priority, t.user_id, t.project_id, t.kb_id, t.tags, t.run_id, t.stage,
-    t.stage_index"""
+    t.stage_index, s.suspect, s.snapshot"""
 
 _CLAIM = f"""
 WITH wanted AS (
@@ -135,7 +136,7 @@ FROM locked WHERE s.id = locked.id RETURNING s.id"""
 
 def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
     """Claim what arrived: a Claimed or a Refused for each. The same message twice is claimed once."""
-    claimed = _by_token(tx.rows(_CLAIM, as_json(items), tx.owner))
+    claimed = _by_token(tx, tx.rows(_CLAIM, as_json(items), tx.owner))
     _start_runs(tx, list(claimed.values()))
     missing = [item for item in items if item.token not in claimed]
     if not missing:
@@ -144,7 +145,7 @@ def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
     held_tokens = {row[3] for row in found.values()}
     repeated = [item.token for item in missing if item.token in held_tokens]
     if repeated:  # an earlier commit of unknown outcome went through
-        claimed |= _by_token(tx.rows(_HELD, tx.owner, repeated))
+        claimed |= _by_token(tx, tx.rows(_HELD, tx.owner, repeated))
     return [claimed.get(item.token) or _refusal(item, found.get(item.task_id)) for item in items]
 
 
@@ -156,7 +157,7 @@ def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[list[Claimed]]:
         item.tried = True
         if not rows:
             rows = tx.rows(_FETCH, item.queues, item.types, item.limit, item.limit, item.token, tx.owner)
-        claimed = [_claimed(row) for row in rows]
+        claimed = with_states(tx, [_claimed(row) for row in rows])
         _start_runs(tx, claimed)
         outcomes.append(claimed)
     return outcomes
@@ -165,8 +166,7 @@ def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[list[Claimed]]:
 def release(tx: Transaction, items: Sequence[HandBack]) -> list[object]:
     """Give claims back without using up an attempt: True, False for a stale token, SKIPPED if locked."""
     released = {row[0] for row in tx.rows(_RELEASE, as_json(items))}
-    if released:
-        tx.notify(READY_CHANNEL)
+    tx.made_ready(len(released))
     left = _left(tx, "running", "token", [item.id for item in items if item.id not in released])
     return [item.id in released or _skipped(left.get(item.id) == item.token) for item in items]
 
@@ -188,8 +188,8 @@ def _skipped(locked: bool) -> object:
     return SKIPPED if locked else False
 
 
-def _by_token(rows: Sequence[Sequence[object]]) -> dict[int, Claimed]:
-    claims = [_claimed(row) for row in rows]
+def _by_token(tx: Transaction, rows: Sequence[Sequence[object]]) -> dict[int, Claimed]:
+    claims = with_states(tx, [_claimed(row) for row in rows])
     return {claim.token: claim for claim in claims}
 
 

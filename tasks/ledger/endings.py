@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from tasks.ledger.dead_letters import BURIED
 from tasks.ledger.inserts import SECONDS_PER_PRIORITY, insert_tasks
 from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
 from tasks.values import NewTask
@@ -32,6 +33,7 @@ class Fail(msgspec.Struct, frozen=True):
     message: str
     traceback: str | None
     retry_in: float | None
+    error_class: str = "Error"
 
 
 _COMPLETE = """
@@ -45,12 +47,13 @@ UPDATE task_state s SET status = 'completed', result = locked.result, error = NU
     events = s.events + 1, finished_at = now(), updated_at = now()
 FROM locked WHERE s.id = locked.id RETURNING s.id"""
 
-_FAIL = """
+_FAIL = f"""
 WITH input AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb)
-    AS i(id uuid, token bigint, code text, message text, traceback text, retry_in float8)
+    AS i(id uuid, token bigint, code text, message text, traceback text, retry_in float8, error_class text)
 ), locked AS (
-    SELECT s.*, i.traceback, i.retry_in, jsonb_build_object('code', i.code, 'message', i.message) AS why,
+    SELECT s.*, i.traceback, i.retry_in, i.error_class,
+        jsonb_build_object('code', i.code, 'message', i.message) AS why,
         CASE WHEN i.retry_in IS NULL THEN 'failed' ELSE 'retrying' END AS next,
         now() + make_interval(secs => coalesce(i.retry_in, 0)) AS due
     FROM task_state s JOIN input i USING (id)
@@ -60,12 +63,13 @@ WITH input AS (
         started_event, ended_event)
     SELECT id, attempt, 'error', next, worker, why, traceback, started_at, running_event, events + 1
     FROM locked
-)
+), {BURIED}
 UPDATE task_state s SET status = locked.next, error = locked.why, failures = s.failures + 1,
     events = s.events + 1, dispatch = NULL, dispatched_at = NULL, ready_at = locked.due,
-    rank = extract(epoch FROM locked.due) - (SELECT priority FROM tasks WHERE id = s.id) * %s,
+    rank = extract(epoch FROM locked.due) - (SELECT priority FROM tasks WHERE id = s.id)
+        * {SECONDS_PER_PRIORITY},
     finished_at = CASE WHEN locked.next = 'failed' THEN now() END, updated_at = now()
-FROM locked WHERE s.id = locked.id RETURNING s.id"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
 
 _REREAD = "SELECT id, status, token FROM task_state WHERE id = ANY(%s)"
 
@@ -114,6 +118,7 @@ def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
     """Finish attempts and create their successors: True, False for a stale token, SKIPPED if locked."""
     rows = [{"id": item.id, "token": item.token, "result": item.result} for item in items]
     done = {row[0] for row in tx.rows(_COMPLETE, as_json(rows))}
+    tx.ended |= done
     finished = [item for item in items if item.id in done]
     insert_tasks(tx, [task for item in finished for task in item.successors])
     _report_runs(tx, finished)
@@ -122,14 +127,16 @@ def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
 
 def fail(tx: Transaction, items: Sequence[Fail]) -> list[object]:
     """End attempts with an error: True, False for a stale token, SKIPPED if locked."""
-    done = {row[0] for row in tx.rows(_FAIL, as_json(items), SECONDS_PER_PRIORITY)}
-    return _outcomes(tx, items, done, expected=("failed", "retrying"))
+    done = dict(tx.rows(_FAIL, as_json(items)))
+    tx.ended.update(task_id for task_id, status in done.items() if status == "failed")
+    return _outcomes(tx, items, set(done), expected=("failed", "retrying"))
 
 
 def cancel(tx: Transaction, items: Sequence[UUID]) -> list[object]:
     """Cancel tasks with the stages of their runs: "cancelled", "finished", "missing", or SKIPPED."""
     ids = list(items)
     moved = {row[0]: row for row in tx.rows(_CANCEL, ids, ids)}
+    tx.ended.update(moved)
     for task_id, before, worker in moved.values():
         if before == "running" and worker is not None:
             tx.notify(CANCEL_CHANNEL, str(task_id))

@@ -19,7 +19,8 @@ import msgspec
 import psycopg
 
 from tasks.database import dial
-from tasks.errors import Unavailable
+from tasks.errors import CallboardError, Unavailable
+from tasks.ledger import dependencies
 from tasks.ledger.transaction import SKIPPED, NoOutlet, Outlet, Statement, Transaction
 
 log = logging.getLogger("callboard.ledger")
@@ -172,7 +173,9 @@ class Group:
     def _settle(self, verbs: list[Verb], outcomes: list[Any]) -> None:
         skipped = [verb for verb, outcome in zip(verbs, outcomes, strict=True) if outcome is SKIPPED]
         for verb, outcome in zip(verbs, outcomes, strict=True):
-            if outcome is not SKIPPED:
+            if isinstance(outcome, CallboardError):  # this verb is refused; the others are not
+                verb.future.set_exception(outcome)
+            elif outcome is not SKIPPED:
                 verb.future.set_result(outcome)
         if skipped:
             self._put_back(skipped)
@@ -192,6 +195,7 @@ class Group:
             for kind, members in self._by_kind(verbs):
                 results = self._statements[kind](tx, [verb.item for verb in members])
                 outcomes.update(zip(map(id, members), results, strict=True))
+            dependencies.follow(tx)
             self._record_dispatch(tx)
         self._failures = 0
         self._known_queues |= tx.queues_seen
@@ -206,13 +210,15 @@ class Group:
     def _record_dispatch(self, tx: Transaction) -> None:
         for queue in sorted(tx.queues_seen - self._known_queues):
             tx.execute("INSERT INTO queues (name) VALUES (%s) ON CONFLICT DO NOTHING", queue)
-        for dispatch in sorted({hint.dispatch for hint in tx.hints}):
+        for dispatch in sorted({one.dispatch for one in tx.publications}):
             tx.execute(_OPEN, dispatch, self._owner)
 
     def _tell(self, connection: psycopg.Connection[Any], tx: Transaction) -> None:
-        by_dispatch = sorted(tx.hints, key=lambda hint: hint.dispatch)
-        for dispatch, hints in groupby(by_dispatch, key=lambda hint: hint.dispatch):
-            self.outlet.publish(dispatch, list(hints))
+        by_dispatch = sorted(tx.publications, key=lambda one: one.dispatch)
+        for dispatch, publications in groupby(by_dispatch, key=lambda one: one.dispatch):
+            self.outlet.publish(dispatch, list(publications))
+        for kind, item in tx.follow_ups:
+            self.add(kind, item)
         try:
             for channel, text in tx.notices:
                 connection.execute("SELECT pg_notify(%s, %s)", (channel, text))

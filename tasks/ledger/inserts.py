@@ -1,4 +1,4 @@
-"""The verb submit, and the insert that every verb with successors shares."""
+"""The insert that all verbs share which bring new tasks."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -16,24 +16,25 @@ WITH input AS MATERIALIZED (
         id uuid, task_type text, queue_name text, priority smallint, payload jsonb, max_retries integer,
         backoff jsonb, timeout float8, delay float8, run_at timestamptz, user_id text, project_id text,
         kb_id text, created_by text, tags text[], parent_id uuid, run_id uuid, stage text,
-        stage_index integer, is_run boolean)
+        stage_index integer, depends_on uuid[], on_dependency_failure text, is_run boolean)
 ), task AS (
     INSERT INTO tasks (id, task_type, queue_name, priority, payload, max_retries, backoff, timeout, run_at,
-        user_id, project_id, kb_id, created_by, tags, parent_id, run_id, stage, stage_index)
+        user_id, project_id, kb_id, created_by, tags, parent_id, run_id, stage, stage_index, depends_on,
+        on_dependency_failure)
     SELECT id, task_type, queue_name, priority, coalesce(payload, 'null'), max_retries, backoff, timeout,
         CASE WHEN due > now() THEN due END, user_id, project_id, kb_id, created_by, tags, parent_id,
-        run_id, stage, stage_index
+        run_id, stage, stage_index, depends_on, on_dependency_failure
     FROM input ON CONFLICT DO NOTHING RETURNING id, created_at, run_at
 ), state AS (
     INSERT INTO task_state (id, status, queue, ready_at, rank, dispatch, dispatched_at)
     SELECT input.id,
-        CASE WHEN due > now() THEN 'scheduled' ELSE 'queued' END,
+        CASE WHEN id = ANY(%s) THEN 'blocked' WHEN due > now() THEN 'scheduled' ELSE 'queued' END,
         CASE WHEN NOT is_run THEN queue_name END,
         greatest(due, now()),
         extract(epoch FROM greatest(due, now())) - priority * %s,
         stamp, CASE WHEN stamp IS NOT NULL THEN now() END
     FROM task JOIN input USING (id), LATERAL (
-        SELECT CASE WHEN is_run OR due > now() OR queue_name = ANY(%s) OR EXISTS (
+        SELECT CASE WHEN is_run OR due > now() OR id = ANY(%s) OR queue_name = ANY(%s) OR EXISTS (
             SELECT FROM task_state older
             WHERE older.queue = input.queue_name AND older.status = 'queued' AND older.dispatch IS NULL
         ) THEN NULL ELSE %s::bigint END AS stamp
@@ -44,37 +45,23 @@ SELECT id, state.status, task.created_at, task.run_at, state.dispatch FROM state
 """
 
 
-def insert_tasks(tx: Transaction, tasks: Sequence[NewTask]) -> dict[UUID, Accepted]:
+def insert_tasks(
+    tx: Transaction, tasks: Sequence[NewTask], blocked: Sequence[UUID] = ()
+) -> dict[UUID, Accepted]:
     """Insert tasks with their state; those that are there already (a repeated commit) stay."""
     if not tasks:
         return {}
-    rows = tx.rows(_INSERT, as_json(tasks), SECONDS_PER_PRIORITY, tx.closed_queues, tx.stamp)
+    waiting = list(blocked)
+    rows = tx.rows(
+        _INSERT, as_json(tasks), waiting, SECONDS_PER_PRIORITY, waiting, tx.closed_queues, tx.stamp
+    )
     accepted = {row[0]: Accepted(*row[:4]) for row in rows}
     by_id = {task.id: task for task in tasks}
     for task_id, status, _, _, dispatch in rows:
         task = by_id[task_id]
         if dispatch is not None:
-            tx.hints.append(Hint(task_id, task.task_type, task.queue_name, task.priority, dispatch))
+            tx.publications.append(Hint(task_id, task.task_type, task.queue_name, task.priority, dispatch))
         elif status == "queued" and not task.is_run:
             tx.notify(READY_CHANNEL)
     tx.queues_seen.update(task.queue_name for task in tasks if not task.is_run)
     return accepted
-
-
-def submit(tx: Transaction, items: Sequence[Sequence[NewTask]]) -> list[list[Accepted]]:
-    """Record tasks; an item is what one caller submits, all or nothing."""
-    everything = [task for item in items for task in item]
-    accepted = insert_tasks(tx, everything)
-    repeated = [task.id for task in everything if task.id not in accepted]
-    if repeated:
-        accepted |= _read(tx, repeated)
-    return [[accepted[task.id] for task in item if task.id in accepted] for item in items]
-
-
-def _read(tx: Transaction, ids: Sequence[UUID]) -> dict[UUID, Accepted]:
-    rows = tx.rows(
-        "SELECT t.id, s.status, t.created_at, t.run_at FROM tasks t JOIN task_state s USING (id)"
-        " WHERE t.id = ANY(%s)",
-        list(ids),
-    )
-    return {row[0]: Accepted(*row) for row in rows}

@@ -1,12 +1,13 @@
-"""The verbs of the clock and the dispatcher: promote, rescue, take, close, reopen and resend."""
+"""The verbs that move what nobody moves any more: promote, rescue and lose."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from tasks.ledger.transaction import READY_CHANNEL, Transaction
-from tasks.values import Hint
+from tasks.ledger.dead_letters import BURIED
+from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 
 #: A task that was running in this many processes when they died is poison: it fails as worker_lost.
 MOST_DEATHS = 3
@@ -20,36 +21,18 @@ class Promote(msgspec.Struct, frozen=True):
 
 
 class Rescue(msgspec.Struct, frozen=True):
-    """Take everything back from a dead process."""
+    """Take everything back from a process that ``died``, or that only stopped answering."""
 
     worker: UUID
+    died: bool = True
 
 
-class Take(msgspec.Struct, frozen=True):
-    """Stamp up to ``limit`` ready rows of a queue with ``dispatch``, best rank first."""
+class Lose(msgspec.Struct, frozen=True):
+    """An attempt whose process of its own died; ``how`` it did is told to people."""
 
-    queue: str
-    limit: int
-    dispatch: int
-
-
-class Close(msgspec.Struct, frozen=True):
-    """A batch whose messages are all confirmed."""
-
-    dispatch: int
-
-
-class Reopen(msgspec.Struct, frozen=True):
-    """A batch that was not (wholly) confirmed: what is unclaimed of it becomes ready again."""
-
-    dispatch: int
-
-
-class Resend(msgspec.Struct, frozen=True):
-    """Rows of a queue that were published more than ``seconds`` ago and never claimed become ready again."""
-
-    queue: str
-    seconds: float
+    id: UUID
+    token: int
+    how: str
 
 
 _PROMOTE = """
@@ -63,103 +46,73 @@ WITH due AS (
 UPDATE task_state s SET status = 'queued', token = NULL, events = s.events + 1, updated_at = now()
 FROM due WHERE s.id = due.id RETURNING s.id"""
 
-_RESCUE = """
-WITH locked AS (
-    SELECT s.*, CASE WHEN s.deaths + 1 >= %s THEN 'failed' ELSE 'queued' END AS next,
-        jsonb_build_object('code', 'worker_lost', 'message',
-            format('The worker process died while the task was running (%%s of %%s).', s.deaths + 1, %s::int))
-            AS why
-    FROM task_state s WHERE s.worker = %s AND s.status = 'running' AND s.queue IS NOT NULL
-    ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED
+_HELD = """
+SELECT id, token FROM task_state WHERE worker = %s AND status = 'running' AND queue IS NOT NULL"""
+
+# A process that only froze is no proof against its tasks: they are suspects, but no death is counted.
+_LOSE = f"""
+WITH input AS (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS i(id uuid, token bigint, how text, blame smallint)
+), locked AS (
+    SELECT s.*, s.deaths + i.blame AS died,
+        CASE WHEN s.deaths + i.blame >= {MOST_DEATHS} THEN 'failed' ELSE 'queued' END AS next,
+        'WorkerLost' AS error_class, NULL AS traceback,
+        jsonb_build_object('code', 'worker_lost', 'message', i.how || CASE WHEN i.blame > 0
+            THEN format(' (%%s of {MOST_DEATHS})', s.deaths + i.blame) ELSE '' END || '.') AS why
+    FROM task_state s JOIN input i USING (id) WHERE s.status = 'running' AND s.token = i.token
+    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ), kept AS (
     INSERT INTO attempts (task_id, attempt, outcome, status, worker, error, started_at, started_event,
         ended_event)
     SELECT id, attempt, 'lost', next, worker, why, started_at, running_event, events + 1 FROM locked
-)
-UPDATE task_state s SET status = locked.next, deaths = s.deaths + 1, error = locked.why, token = NULL,
-    dispatch = NULL, dispatched_at = NULL, events = s.events + 1, updated_at = now(),
+), {BURIED}
+UPDATE task_state s SET status = locked.next, deaths = locked.died, suspect = true, error = locked.why,
+    token = NULL, dispatch = NULL, dispatched_at = NULL, events = s.events + 1, updated_at = now(),
     finished_at = CASE WHEN locked.next = 'failed' THEN now() END
 FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
 
-_TAKE = """
-WITH ready AS (
-    SELECT id FROM task_state WHERE queue = %s AND status = 'queued' AND dispatch IS NULL
-    ORDER BY rank LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE task_state s SET dispatch = %s, dispatched_at = now()
-FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id
-RETURNING s.id, t.task_type, s.queue, t.priority, s.dispatch"""
+_FORGET = """
+DELETE FROM workers WHERE id = %s AND NOT EXISTS (
+    SELECT FROM task_state WHERE worker = %s AND status = 'running' AND queue IS NOT NULL)"""
 
-_UNSEND = """
-WITH locked AS (
-    SELECT id FROM task_state WHERE status = 'queued' AND {which}
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE task_state s SET dispatch = NULL, dispatched_at = NULL FROM locked WHERE s.id = locked.id
-RETURNING s.id"""
-_REOPEN = _UNSEND.format(which="dispatch = %s")
-_RESEND = _UNSEND.format(
-    which="queue = %s AND dispatch IS NOT NULL AND dispatched_at < now() - make_interval(secs => %s)"
-    " AND NOT EXISTS (SELECT FROM dispatches d WHERE d.id = dispatch)"
-)
+_STILL_HELD = "SELECT id, token FROM task_state WHERE id = ANY(%s) AND status = 'running'"
 
 
 def promote(tx: Transaction, items: Sequence[Promote]) -> list[int]:
     """Make due tasks ready; how many."""
-    return [_noticed(tx, len(tx.rows(_PROMOTE, item.limit))) for item in items]
+    return [tx.made_ready(len(tx.rows(_PROMOTE, item.limit))) for item in items]
 
 
 def rescue(tx: Transaction, items: Sequence[Rescue]) -> list[int]:
-    """Requeue what dead processes were running (or fail it as poison), and forget the processes."""
+    """Requeue what lost processes were running (or fail it as poison), and forget the processes."""
     outcomes = []
     for item in items:
-        rows = tx.rows(_RESCUE, MOST_DEATHS, MOST_DEATHS, item.worker)
-        tx.execute(
-            "DELETE FROM workers WHERE id = %s AND NOT EXISTS (SELECT FROM task_state"
-            " WHERE worker = %s AND status = 'running' AND queue IS NOT NULL)",
-            item.worker,
-            item.worker,
-        )
-        outcomes.append(_noticed(tx, len(rows)))
+        how = "The worker process died" if item.died else "The worker process stopped answering"
+        held = [
+            {
+                "id": row[0],
+                "token": row[1],
+                "how": f"{how} while the task was running",
+                "blame": int(item.died),
+            }
+            for row in tx.rows(_HELD, item.worker)
+        ]
+        outcomes.append(len(_lose(tx, held)) if held else 0)
+        tx.execute(_FORGET, item.worker, item.worker)
     return outcomes
 
 
-def take(tx: Transaction, items: Sequence[Take]) -> list[int]:
-    """Stamp ready rows; their hints are published after the commit. How many."""
-    outcomes = []
-    for item in items:
-        rows = tx.rows(_TAKE, item.queue, item.limit, item.dispatch)
-        tx.hints.extend(Hint(*row) for row in rows)
-        outcomes.append(len(rows))
-    return outcomes
+def lose(tx: Transaction, items: Sequence[Lose]) -> list[object]:
+    """Requeue attempts whose own process died (or fail them): True, False for a stale token, or SKIPPED."""
+    rows = [{"id": item.id, "token": item.token, "how": item.how, "blame": 1} for item in items]
+    lost = _lose(tx, rows)
+    left = [item.id for item in items if item.id not in lost]
+    held = dict(tx.rows(_STILL_HELD, left)) if left else {}
+    return [item.id in lost or (SKIPPED if held.get(item.id) == item.token else False) for item in items]
 
 
-def close(tx: Transaction, items: Sequence[Close]) -> list[None]:
-    """Forget confirmed batches."""
-    tx.execute("DELETE FROM dispatches WHERE id = ANY(%s)", [item.dispatch for item in items])
-    return [None for _ in items]
-
-
-def reopen(tx: Transaction, items: Sequence[Reopen]) -> list[int]:
-    """Make the unclaimed rows of unconfirmed batches ready again; how many."""
-    outcomes = []
-    for item in items:
-        outcomes.append(_noticed(tx, len(tx.rows(_REOPEN, item.dispatch))))
-        tx.execute(
-            "DELETE FROM dispatches WHERE id = %s AND NOT EXISTS"
-            " (SELECT FROM task_state WHERE status = 'queued' AND dispatch = %s)",
-            item.dispatch,
-            item.dispatch,
-        )
-    return outcomes
-
-
-def resend(tx: Transaction, items: Sequence[Resend]) -> list[int]:
-    """Make rows ready again whose message got lost; how many."""
-    return [_noticed(tx, len(tx.rows(_RESEND, item.queue, item.seconds))) for item in items]
-
-
-def _noticed(tx: Transaction, count: int) -> int:
-    if count:
-        tx.notify(READY_CHANNEL)
-    return count
+def _lose(tx: Transaction, rows: Sequence[dict[str, Any]]) -> set[UUID]:
+    moved = tx.rows(_LOSE, as_json(rows))
+    tx.ended.update(task_id for task_id, status in moved if status == "failed")
+    tx.made_ready(len(moved))
+    return {row[0] for row in moved}

@@ -79,10 +79,12 @@ def _end(tx: Transaction, item: Advance) -> None:
     result = None if item.status != "completed" else as_json(item.result)
     error = None if item.error is None else as_json(item.error)
     tx.execute(_END, item.status, result, error, item.status, item.run_id)
+    tx.ended.add(item.run_id)
 
 
 def _clear(tx: Transaction, run_id: UUID) -> None:
     """Cancel what a finished run left behind; rows locked now are found by the next sweep."""
     for task_id, before in tx.rows(_CLEAR, run_id):
+        tx.ended.add(task_id)
         if before == "running":
             tx.notify(CANCEL_CHANNEL, str(task_id))

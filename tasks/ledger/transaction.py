@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from tasks.values import Hint
+from tasks.values import Publication
 
 #: A verb whose rows another transaction holds: it goes into the next group (waiting could deadlock).
 SKIPPED: Final = object()
@@ -25,8 +25,8 @@ class Outlet(Protocol):
     def closed_queues(self) -> Sequence[str]:
         """The queues whose window on RabbitMQ is full."""
 
-    def publish(self, dispatch: int, hints: Sequence[Hint]) -> None:
-        """Take over the hints of a committed batch; must not block."""
+    def publish(self, dispatch: int, publications: Sequence[Publication]) -> None:
+        """Take over what a committed batch publishes; must not block."""
 
 
 class NoOutlet:
@@ -40,7 +40,7 @@ class NoOutlet:
         """None: without a stamp it does not matter."""
         return ()
 
-    def publish(self, dispatch: int, hints: Sequence[Hint]) -> None:
+    def publish(self, dispatch: int, publications: Sequence[Publication]) -> None:
         """Nothing is ever stamped, so there is nothing to publish."""
 
 
@@ -59,7 +59,11 @@ class Transaction:
         self.owner = owner
         self.stamp = stamp
         self.closed_queues = list(closed_queues)
-        self.hints: list[Hint] = []
+        self.publications: list[Publication] = []
+        #: Tasks that reached a final state here: others may wait for them.
+        self.ended: set[UUID] = set()
+        #: Verbs that are due after the commit, as (kind, item).
+        self.follow_ups: list[tuple[str, Any]] = []
         self.queues_seen: set[str] = set()
         self.notices: list[tuple[str, str]] = []
 
@@ -75,6 +79,16 @@ class Transaction:
         """Say something on a channel after the commit (inside, NOTIFY would serialise all commits)."""
         if (channel, text) not in self.notices:
             self.notices.append((channel, text))
+
+    def follow_up(self, kind: str, item: Any) -> None:
+        """Call another verb after the commit."""
+        self.follow_ups.append((kind, item))
+
+    def made_ready(self, count: int) -> int:
+        """Wake those who wait for work, if ``count`` tasks became ready; gives the count back."""
+        if count:
+            self.notify(READY_CHANNEL)
+        return count
 
 
 #: Executes all items of one kind at once; its outcomes are aligned with the items.

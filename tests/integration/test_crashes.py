@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from actors.rabbitmq.publisher import encode, new_dispatch
+from actors.rabbitmq.messages import encode
+from actors.rabbitmq.publisher import new_dispatch
 from pipelines.submission import Order
 from tasks.ledger import Ledger, NoOutlet
 from tasks.values import Hint

@@ -123,7 +123,10 @@ class Record:
 @pytest.fixture
 def record(shared: PooledPostgresqlDatabase, url: str) -> Iterator[Record]:
     made = Record(shared, url)
-    made.sql.execute("TRUNCATE tasks, task_state, attempts, events, workers, dispatches, queues, task_types")
+    made.sql.execute(
+        "TRUNCATE tasks, task_state, attempts, events, workers, dispatches, queues, task_types,"
+        " snapshots, dependencies, dead_letters, idempotency_keys"
+    )
     yield made
     made.close()
 

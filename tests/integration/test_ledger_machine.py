@@ -70,7 +70,7 @@ class World:
         self.sql = psycopg.connect(url, autocommit=True)
 
     def clear(self) -> None:
-        self.sql.execute("TRUNCATE tasks, task_state, attempts, events, workers, queues")
+        self.sql.execute("TRUNCATE tasks, task_state, attempts, events, workers, queues, dead_letters")
 
     def close(self) -> None:
         for worker in self.workers:
