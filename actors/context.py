@@ -2,14 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from actors.errors import ActorsError
+from actors.kept import as_kept
 from tasks.values import Claimed
 
 T = TypeVar("T")
+STEP_SECONDS = 0.05
+MOST_STATE_BYTES = 1 << 20
 
 
 class Cancelled(BaseException):
@@ -31,6 +38,13 @@ class Reporter(Protocol):
         self, claim: Claimed, percent: float, phase: str | None, message: str | None, details: dict[str, Any]
     ) -> None:
         """Take over a report; must not block."""
+
+
+class Saver(Protocol):
+    """Where checkpoints go."""
+
+    def __call__(self, claim: Claimed, version: int, state: Any) -> "Future[bool]":
+        """Save a state under a version; False: the task is not this process's any more."""
 
 
 class Resources:
@@ -61,9 +75,14 @@ class Resources:
 class CurrentTask:
     """The task that runs on this thread."""
 
-    def __init__(self, claim: Claimed, payload: Any, report: Reporter, resources: Resources) -> None:
+    def __init__(
+        self, claim: Claimed, payload: Any, report: Reporter, save: Saver, resources: Resources
+    ) -> None:
         self._claim = claim
         self._report = report
+        self._save = save
+        self._version = claim.snapshot
+        self._state = None if claim.state is None else msgspec.json.decode(claim.state)
         self._resources = resources
         self._interrupt: BaseException | None = None
         #: Held while our own code runs on the actor's thread: an interrupt must not be raised in it.
@@ -127,6 +146,35 @@ class CurrentTask:
         details = {"step": step, "steps_done": done, "steps_total": total} if total else {}
         with self.guard:
             self._report(self._claim, min(100.0, max(0.0, float(percent))), step, message, details)
+
+    @property
+    def state(self) -> Any:
+        """What the last `checkpoint` of this task saved, in this attempt or an earlier one; None: nothing."""
+        return self._state
+
+    def checkpoint(self, state: Any) -> None:
+        """Save ``state`` (JSON) durably: if this attempt dies, the next one starts with it as its `state`.
+
+        Raises:
+          Cancelled: the task was cancelled, or is not this process's any more; let it pass.
+          ValueError: the state cannot be kept as JSON, or is too large.
+        """
+        self.check()
+        kept = as_kept(state, most_bytes=MOST_STATE_BYTES)
+        with self.guard:
+            saved = self._save(self._claim, self._version + 1, kept)
+        if not self._is_saved(saved):
+            self.interrupt(Cancelled())
+            self.check()
+        self._version += 1
+        self._state = kept
+
+    def _is_saved(self, saved: "Future[bool]") -> bool:
+        """Wait for a commit in short steps: between them an interrupt may come through."""
+        while True:
+            self.check()
+            with self.guard, suppress(TimeoutError):
+                return saved.result(STEP_SECONDS)
 
     def check(self) -> None:
         """Raise if the task was cancelled or interrupted meanwhile."""

@@ -5,7 +5,6 @@ value here, and the acknowledgement waits for its commit.
 """
 
 import logging
-import re
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
@@ -20,6 +19,7 @@ from actors.definitions import Actor
 from actors.delivery import Delivery
 from actors.errors import Permanent, RetryAfter
 from actors.interrupts import Interrupts
+from actors.kept import as_kept
 from actors.registry import Registry
 from tasks.errors import CallboardError, InvalidField, Unavailable
 from tasks.ledger import Ledger
@@ -30,9 +30,8 @@ log = logging.getLogger("callboard.worker")
 
 MOST_MESSAGE = 2_000
 MOST_TRACEBACK = 20_000
+MOST_NAME = 200
 LONGEST_WAIT = 30 * 86_400.0
-#: An escaped NUL in JSON; behind an odd number of backslashes it would be the text of an escape.
-NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Following(Protocol):
@@ -138,7 +137,7 @@ class RecordedCall:
                 return GivenUp(hand_back=True)
             self._running[claim.id] = claim
             payload = msgspec.json.decode(claim.payload)
-            current = CurrentTask(claim, payload, self._report, self._resources)
+            current = CurrentTask(claim, payload, self._report, self._ledger.checkpoint, self._resources)
             context.enter(current)
             result = self._interrupts.run(current, claim.timeout, lambda: actor.run(payload))
             return Completed(_as_builtins(result))
@@ -245,22 +244,21 @@ class NotSerialisable(CallboardError):
 def _as_builtins(result: Any) -> Any:
     """The result as JSON gives it back, so that the next stage sees the same whether it waits or not."""
     try:
-        encoded = msgspec.json.encode(result)
-        if NUL.search(encoded):
-            raise ValueError("it holds a NUL character")
-        return msgspec.json.decode(encoded)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise NotSerialisable(f"the result cannot be kept as JSON: {error}") from error
+        return as_kept(result)
+    except ValueError as error:
+        raise NotSerialisable(f"the result: {error}") from error
 
 
 def _describe(claim: Claimed, error: BaseException) -> TaskError:
     if isinstance(error, TimedOut):
-        return TaskError("timeout", f"it ran for longer than its timeout of {claim.timeout:g} s")
+        said = f"it ran for longer than its timeout of {claim.timeout:g} s"
+        return TaskError("timeout", said, error_class="TimedOut")
     code = error.code if isinstance(error, CallboardError) else "actor_error"
     said = _said(error)
     message = said if isinstance(error, CallboardError) else f"{type(error).__name__}: {said}"
     trace = _trace(error)[-MOST_TRACEBACK:]
-    return TaskError(code, _storable(message)[:MOST_MESSAGE], _storable(trace))
+    name = type(error).__qualname__[:MOST_NAME]
+    return TaskError(code, _storable(message)[:MOST_MESSAGE], _storable(trace), name)
 
 
 def _said(error: BaseException) -> str:

@@ -58,8 +58,13 @@ MOVES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
 BY_OPERATORS: Final = frozenset({"replay"})
 
 
-def is_legal(before: str | None, after: str) -> bool:
-    """Whether any verb moves a task from ``before`` (None: it was not there) to ``after``."""
+def is_legal(before: str | None, after: str, *, by_operators: bool = False) -> bool:
+    """Whether a verb moves a task from ``before`` (None: it was not there) to ``after``.
+
+    With ``by_operators`` the verbs count too that only people ask for.
+    """
     return any(
-        after in reached and (before in left if before else not left) for left, reached in MOVES.values()
+        after in reached and (before in left if before else not left)
+        for verb, (left, reached) in MOVES.items()
+        if by_operators or verb not in BY_OPERATORS
     )

@@ -143,6 +143,41 @@ def talkative(payload: Work) -> None:
     nap(payload.seconds)
 
 
+class Climb(msgspec.Struct):
+    """Steps to make, and at which to fail in the first attempt, or to wait for some seconds."""
+
+    key: str
+    steps: int
+    fail_at: int = 0
+    wait_at: int = 0
+    wait: float = 60.0
+
+
+@actor(backoff=QUICK)
+def climber(payload: Climb) -> dict[str, Any]:
+    """Make steps, and save after each how far it came, and where each attempt began."""
+    task = current_task()
+    state = task.state or {"made": 0, "first": []}
+    state["first"].append(state["made"] + 1)
+    begun_before = len(state["first"]) > 1
+    while state["made"] < payload.steps:
+        step = state["made"] + 1
+        leave_trace(f"step-{step}", payload.key)
+        if step == payload.wait_at and not begun_before:
+            nap(payload.wait)
+        if step == payload.fail_at and not begun_before:
+            raise RuntimeError("slipped")
+        state["made"] = step
+        task.checkpoint(state)
+    return {"first": state["first"], "steps": state["made"]}
+
+
+@actor
+def hoarder(payload: Work) -> None:
+    """Save something that JSON cannot hold."""
+    current_task().checkpoint({"thing": object()})
+
+
 # --- pipelines -----------------------------------------------------------------------------------
 
 

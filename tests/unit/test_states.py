@@ -36,6 +36,11 @@ def test_a_final_state_is_left_by_operators_alone() -> None:
     assert not [(before, after) for before in FINAL for after in STATES if is_legal(before, after)]
 
 
+def test_an_operator_may_have_what_failed_run_again_and_never_what_completed() -> None:
+    assert is_legal(FAILED, QUEUED, by_operators=True)
+    assert not any(is_legal(COMPLETED, after, by_operators=True) for after in STATES)
+
+
 def test_every_state_can_be_reached_from_a_submission() -> None:
     beginnings = [state for state in STATES if is_legal(None, state)]
 
@@ -99,6 +104,7 @@ def test_the_moves_of_the_diagram_are_legal(before: str | None, after: str) -> N
         (RUNNING, RUNNING),
         (COMPLETED, QUEUED),
         (CANCELLED, FAILED),
+        (FAILED, QUEUED),
     ],
 )
 def test_a_move_that_no_verb_makes_is_not_legal(before: str | None, after: str) -> None:
