@@ -17,6 +17,7 @@ log = logging.getLogger("callboard.clock")
 
 TICK_SECONDS = 0.25
 SWEEP_SECONDS = 1.0
+PRUNE_SECONDS = 60.0
 #: How long a round waits for a verb; without Postgres the verb stays queued and the round is tried again.
 PATIENCE_SECONDS = 5.0
 LONGEST_PUBLISH_SECONDS = 30.0
@@ -47,6 +48,7 @@ class Clock:
         self._dispatcher = dispatcher
         self._awake = threading.Event()
         self._swept_at = 0.0
+        self._pruned_at = 0.0
         self._troubled: set[str] = set()
 
     def wake(self, _: str = "") -> None:
@@ -70,6 +72,10 @@ class Clock:
             self._try("rescue", self.rescue)
             self._try("reopen", self.reopen)
             self._try("settle", self.settle)
+            self._try("unblock", self.unblock)
+        if time.monotonic() - self._pruned_at > PRUNE_SECONDS:
+            self._pruned_at = time.monotonic()
+            self._try("prune", self.prune)
 
     def promote(self) -> None:
         """Make due tasks ready."""
@@ -91,6 +97,14 @@ class Clock:
         """Settle runs whose last process died between a commit and what follows from it."""
         for run_id in self._queries.unsettled_runs():
             self._flow.settle(run_id)
+
+    def unblock(self) -> None:
+        """Move tasks whose dependency ended in a process that then died before it could look at them."""
+        self._ledger.unblock().result(PATIENCE_SECONDS)
+
+    def prune(self) -> None:
+        """Forget idempotency keys that are over."""
+        self._ledger.prune_keys().result(PATIENCE_SECONDS)
 
     def _try(self, what: str, step: Callable[[], object]) -> None:
         try:

@@ -10,8 +10,8 @@ from api.parameters import in_utc
 from api.schemas import SYNONYMS, TaskRequest
 from pipelines.submission import Order, Submission
 from tasks.errors import InvalidField
+from tasks.queries import WAITS
 from tasks.records import Task
-from tasks.states import SCHEDULED
 from tasks.values import Accepted, NewTask
 
 PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 10}
@@ -69,7 +69,7 @@ def as_task(new: NewTask, accepted: Accepted) -> Task:
         parent_id=new.parent_id,
         run_id=new.run_id,
         stage=new.stage,
-        depends_on=[],
+        depends_on=list(new.depends_on),
         run_at=accepted.run_at,
         created_at=accepted.created_at,
         updated_at=accepted.created_at,
@@ -77,7 +77,7 @@ def as_task(new: NewTask, accepted: Accepted) -> Task:
         completed_at=None,
         duration_ms=None,
         estimated_completion=None,
-        wait_reason="time" if accepted.status == SCHEDULED else None,
+        wait_reason=WAITS.get(accepted.status),
     )
 
 
@@ -100,6 +100,8 @@ def _order(request: TaskRequest, caller: Caller) -> Order:
         kb_id=request.kb_id or None,
         created_by=caller.created_by,
         tags=request.tags,
+        depends_on=request.depends_on,
+        on_dependency_failure=request.on_dependency_failure,
     )
 
 

@@ -46,6 +46,8 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     user_id: Id | None = None
     project_id: Id | None = None
     tags: Annotated[tuple[Tag, ...], Meta(max_length=50)] = ()
+    depends_on: Annotated[tuple[UUID, ...], Meta(max_length=1_000)] = ()
+    on_dependency_failure: Literal["fail", "wait"] = "fail"
 
 
 class BatchRequest(msgspec.Struct, frozen=True):

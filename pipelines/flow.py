@@ -137,6 +137,8 @@ def _task(
         kb_id=run.kb_id,
         created_by=run.created_by,
         tags=run.tags,
+        depends_on=run.depends_on,
+        on_dependency_failure=run.on_dependency_failure,
         run_id=run.id,
         stage=step.name,
         stage_index=index,

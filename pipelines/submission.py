@@ -17,7 +17,7 @@ from tasks.ids import new_id
 from tasks.ledger import Ledger
 from tasks.names import check_queue
 from tasks.queries import Queries
-from tasks.values import Accepted, NewTask
+from tasks.values import Accepted, NewTask, Once
 
 REFRESH_SECONDS = 1.0
 
@@ -40,6 +40,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     kb_id: str | None = None
     created_by: str = "system"
     tags: tuple[str, ...] = ()
+    depends_on: tuple[UUID, ...] = ()
+    on_dependency_failure: str = "fail"
 
 
 #: Checks an order of one type against the world (files, knowledge bases) and may complete its payload.
@@ -88,9 +90,20 @@ class Submission:
             return [self._task(order, policy.queue, policy.max_retries, policy.timeout, policy.backoff)]
         return [self._task(order, self._queue_elsewhere(order.task_type))]
 
-    def record(self, tasks: Sequence[NewTask], *, patience: float | None = 2.0) -> Future[list[Accepted]]:
-        """Commit prepared tasks, all or nothing."""
-        return self._ledger.submit(tasks, patience=patience)
+    def record(
+        self, prepared: Sequence[Sequence[NewTask]], *, once: Once | None = None, patience: float | None = 2.0
+    ) -> Future[list[Accepted]]:
+        """Commit prepared orders, all or nothing; the first task of each is the one that was asked for.
+
+        With ``once`` a repeated request records nothing and gets what the first one asked for.
+
+        Raises:
+          InvalidField: the tasks depend on each other in a circle. The future raises as `Ledger.submit` does.
+        """
+        tasks = [task for one in prepared for task in one]
+        _refuse_circles(tasks)
+        asked = [one[0].id for one in prepared]
+        return self._ledger.submit(tasks, once=once, asked=asked, patience=patience)
 
     def _task(
         self,
@@ -118,6 +131,8 @@ class Submission:
             kb_id=order.kb_id,
             created_by=order.created_by,
             tags=order.tags,
+            depends_on=order.depends_on,
+            on_dependency_failure=order.on_dependency_failure,
             is_run=is_run,
         )
 
@@ -133,6 +148,16 @@ class Submission:
                 code="unknown_task_type",
             )
         return self._declared[task_type]
+
+
+def _refuse_circles(tasks: Sequence[NewTask]) -> None:
+    """Only tasks of one submission can depend on each other in a circle: all others exist before."""
+    needs = {task.id: set(task.depends_on) for task in tasks if task.depends_on}
+    while free := [task_id for task_id, ids in needs.items() if not ids & needs.keys()]:
+        for task_id in free:
+            del needs[task_id]
+    if needs:
+        raise InvalidField.of("depends_on", f"the tasks wait for each other: {', '.join(map(str, needs))}")
 
 
 def _first(*values: Any) -> Any:

@@ -18,7 +18,8 @@ from tasks.states import BLOCKED, QUEUED, RETRYING, SCHEDULED
 from tasks.values import Claimed, NewTask, RunState, StageState
 
 EXACT_UP_TO = 10_000
-_WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
+#: What a task of a state waits for.
+WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
 
 
 class Queries:
@@ -36,6 +37,14 @@ class Queries:
                 query = query.where(TaskRow.user_id == owner)
             row = query.first()
             return None if row is None else _task(row, self._served([row]))
+
+    def tasks_by_id(self, ids: Sequence[UUID]) -> list[Task]:
+        """These tasks, in this order; those that do not exist are left out."""
+        with session(self._database):
+            rows = list(self._rows().where(TaskRow.id.in_(ids)))
+            served = self._served(rows)
+        found = {row.id: _task(row, served) for row in rows}
+        return [found[one] for one in ids if one in found]
 
     def tasks(self, wanted: TaskFilter, page: Page) -> TaskPage:
         """A page of tasks, newest first.
@@ -248,7 +257,7 @@ def _task(row: Any, served: Served | None) -> Task:
     ended = state.finished_at
     started = state.started_at
     duration = (ended - started).total_seconds() * 1_000 if ended and started else None
-    wait = _WAITS.get(state.status)
+    wait = WAITS.get(state.status)
     if state.status == QUEUED and served is not None:
         wait = served.missing(row)
     return Task(

@@ -1,8 +1,11 @@
 """The tasks as a whole: submitting and listing them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from falcon.asgi import Request, Response
 
-from api import fields
+from api import fields, idempotency
 from api.caller import caller_of
 from api.desk import Desk
 from api.media import read_object, render
@@ -34,35 +37,44 @@ class Tasks:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Submit a task."""
-        order = read_order(await read_object(req, self._desk), caller_of(req))
-        (task,) = await self._submit([order], [""])
+        body = await read_object(req, self._desk)
+        order = read_order(body, caller_of(req))
+        (task,) = await self._submit(req, resp, body, [order], [""])
         resp.location = address(task.task_id)
         render(resp, task, 202)
 
     async def on_post_batch(self, req: Request, resp: Response) -> None:
         """Submit many tasks, all or nothing."""
         caller = caller_of(req)
-        batch = fields.read(BatchRequest, await read_object(req, self._desk))
+        body = await read_object(req, self._desk)
+        batch = fields.read(BatchRequest, body)
         prefixes = [f"tasks[{at}]." for at in range(len(batch.tasks))]
         orders = await self._desk.ask(
             lambda: [
-                read_order(body, caller, prefix=prefix)
-                for body, prefix in zip(batch.tasks, prefixes, strict=True)
+                read_order(item, caller, prefix=prefix)
+                for item, prefix in zip(batch.tasks, prefixes, strict=True)
             ]
         )
-        render(resp, {"tasks": await self._submit(orders, prefixes)}, 202)
+        render(resp, {"tasks": await self._submit(req, resp, body, orders, prefixes)}, 202)
 
-    async def _submit(self, orders: list[Order], prefixes: list[str]) -> list[Task]:
+    async def _submit(
+        self, req: Request, resp: Response, body: Mapping[str, Any], orders: list[Order], prefixes: list[str]
+    ) -> list[Task]:
+        """Record orders, or find what an earlier request with the same Idempotency-Key recorded."""
+        once = idempotency.read(req, caller_of(req), body)
         submission = self._desk.kit.submission
         prepared = (
             prepare(submission, orders, prefixes=prefixes)
             if self._is_quick(orders)
             else await self._desk.ask(prepare, submission, orders, prefixes=prefixes)
         )
-        flat = [task for tasks in prepared for task in tasks]
-        accepted = {one.id: one for one in await self._desk.committed(submission.record(flat))}
+        committed = await self._desk.committed(submission.record(prepared, once=once))
+        accepted = {one.id: one for one in committed}
         # The first task of an order is the one that was asked for; the others are its stages.
-        return [as_task(tasks[0], accepted[tasks[0].id]) for tasks in prepared]
+        if prepared[0][0].id in accepted:
+            return [as_task(tasks[0], accepted[tasks[0].id]) for tasks in prepared]
+        resp.set_header(idempotency.REPLAYED_HEADER, "true")
+        return await self._desk.ask(self._desk.kit.queries.tasks_by_id, [one.id for one in committed])
 
     def _is_quick(self, orders: list[Order]) -> bool:
         """Whether preparing takes less than the way to a thread and back: our own actors need no look-up."""

@@ -148,7 +148,7 @@ class Library:
         tasks = self._submission.prepare(order)
         name = tasks[0].payload["name"]
         document = self._store.documents.register(kb, name, order.id)
-        self._submission.record(tasks, patience=PATIENCE_SECONDS).result()
+        self._submission.record([tasks], patience=PATIENCE_SECONDS).result()
         return AddedDocument(document_id=document.id, task_id=order.id)
 
 

@@ -122,7 +122,7 @@ def test_everything_else_of_an_order_is_recorded_as_it_is(office: Office) -> Non
         tags=("red", "blue"),
     )
 
-    (accepted,) = office.submission.record(office.submission.prepare(order)).result(10)
+    (accepted,) = office.submission.record([office.submission.prepare(order)]).result(10)
 
     task = office.queries.task(order.id)
     assert task is not None
@@ -135,7 +135,7 @@ def test_everything_else_of_an_order_is_recorded_as_it_is(office: Office) -> Non
 def test_an_order_of_a_pipeline_becomes_a_run_and_its_first_stage(office: Office) -> None:
     order = Order(task_type="words", payload="a bc", user_id="ann", kb_id="kb_1", tags=("red",), priority=8)
 
-    accepted = office.submission.record(office.submission.prepare(order)).result(10)
+    accepted = office.submission.record([office.submission.prepare(order)]).result(10)
 
     run = office.queries.run(order.id)
     assert run is not None

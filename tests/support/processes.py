@@ -141,7 +141,7 @@ class Installation:
     def submit_all(self, orders: Sequence[Order]) -> list[UUID]:
         """Submit tasks in one commit."""
         prepared = [self.kit.submission.prepare(order) for order in orders]
-        self.kit.submission.record([task for tasks in prepared for task in tasks]).result(10)
+        self.kit.submission.record(prepared).result(10)
         return [order.id for order in orders]
 
     def task(self, task_id: UUID) -> Task:
