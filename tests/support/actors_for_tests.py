@@ -115,6 +115,15 @@ def hopeless(payload: Work) -> None:
     raise Permanent("there is no such page", code="page_missing")
 
 
+@actor(max_retries=0)
+def moody(payload: Work) -> str:
+    """Fail as long as the flag of its key is up."""
+    leave_trace("start", payload.key)
+    if (folder() / payload.key).exists():
+        raise RuntimeError("not now")
+    return "in a good mood"
+
+
 @actor(max_retries=1)
 def later(payload: Work) -> str:
     """Ask to be tried again after so many seconds, once."""
