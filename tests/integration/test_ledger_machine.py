@@ -233,7 +233,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 expected.deaths,
                 expected.snapshot,
             )
-            assert claim.state == (str(expected.snapshot).encode() if expected.snapshot else None)
+            state = None if claim.state is None else int(bytes(claim.state))
+            assert state == (expected.snapshot or None)
             if claim.run_id is not None and self.expected[claim.run_id].status == "queued":
                 self.expected[claim.run_id].status = "running"
         return [(worker, claim) for claim in fetched]
