@@ -21,7 +21,7 @@ ELSEWHERE = {
     "make check": ".ci/run",
     "make bench ONLY=search": "test_the_benchmark_can_be_named",
     ".venv/bin/callboard up": "the fixtures of the acceptance tests",
-    "CALLBOARD_ACTORS=shop .venv/bin/callboard up": "test_the_example_module_is_served",
+    "CALLBOARD_ACTORS=shop .venv/bin/callboard up": "test_the_example_modules_are_served",
 }
 
 
@@ -61,13 +61,14 @@ def test_every_command_runs_in_the_order_of_the_readme(embedded: Deployment) -> 
         assert done.returncode == 0, f"{command}\n{done.stdout[-2_000:]}\n{done.stderr[-2_000:]}"
 
 
-def test_the_example_module_is_served(tmp_path: Path) -> None:
-    # Given the README's module, on PYTHONPATH
-    example = re.search(r"```python\n(# shop\.py.*?)```", README, re.S)
-    assert example is not None
-    (tmp_path / "shop.py").write_text(example[1], encoding="utf-8")
+def test_the_example_modules_are_served(tmp_path: Path) -> None:
+    # Given the README's modules, on PYTHONPATH
+    examples = re.findall(r"```python\n(# (\w+\.py).*?)```", README, re.S)
+    assert [name for _, name in examples] == ["shop.py", "shelf.py"]
+    for text, name in examples:
+        (tmp_path / name).write_text(text, encoding="utf-8")
     environ = {
-        "CALLBOARD_ACTORS": "shop",
+        "CALLBOARD_ACTORS": "shop,shelf",
         "PYTHONPATH": f"{REPOSITORY}:{tmp_path}",
         "CALLBOARD_PROCESSES": "1",
     }
@@ -81,6 +82,9 @@ def test_the_example_module_is_served(tmp_path: Path) -> None:
         # Then they run
         assert running.wait_for_task(ids[0])["result"] == "order 7: tea, cake"
         assert running.wait_for_task(ids[1])["result"] == {"parcels": 2}
+        shelves = {"task_type": "count_books", "payload": [["Emma"], [], ["Ulysses", "Dune"]]}
+        counted = running.http.post("/api/v1/tasks", json=shelves).json()["task_id"]
+        assert running.wait_for_task(counted)["result"] == 3
         # And a payload that does not fit is refused by its field
         wrong = {"task_type": "confirm", "payload": {"number": "seven", "items": []}}
         answer = running.http.post("/api/v1/tasks", json=wrong)
