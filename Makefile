@@ -3,8 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 ONCE ?=
 ARGS ?=
+SEEDS ?= 3
+MINUTES ?= 30
+SEED ?=
 
-.PHONY: setup demo test check bench fmt lock
+.PHONY: setup demo test check bench faults soak fmt lock
 
 setup: .venv/.complete
 
@@ -22,6 +25,13 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Every fault, also the slow ones, one at a time. FAULT_SEED=1,2 repeats what went wrong with these seeds.
+faults: setup
+	@$(BIN)/python -m pytest tests/faults -n 0 -m "slow or not slow" --seeds $(SEEDS) $(ARGS)
+
+soak: setup
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -1,5 +1,7 @@
 """Servers and databases for the tests: real ones, started once a session and thrown away afterwards."""
 
+import os
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +18,42 @@ LONG = ("test_demo.py", "test_crashes.py", "test_readme.py", "test_leases.py")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+#: The seeds of this run of the fault suite; pytest's helpers on other cores take them from the environment.
+SEEDS_VARIABLE = "FAULT_SEED"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=1, help="how many random seeds the fault suite runs with")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not os.environ.get(SEEDS_VARIABLE):
+        seeds = [str(random.randrange(10**6)) for _ in range(config.getoption("--seeds"))]
+        os.environ[SEEDS_VARIABLE] = ",".join(seeds)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        seeds = [int(seed) for seed in os.environ[SEEDS_VARIABLE].split(",")]
+        metafunc.parametrize("seed", seeds, ids=lambda seed: f"{SEEDS_VARIABLE}={seed}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures of the fault suite, which a passing test would keep to itself."""
+    reports = [report for one in ("passed", "failed") for report in terminalreporter.getreports(one)]
+    lines = [
+        f"{report.nodeid.rpartition('::')[2].partition('[')[0]}: {value}"
+        for report in reports
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "figures"
+    ]
+    if lines:
+        terminalreporter.section("faults")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

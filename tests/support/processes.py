@@ -1,12 +1,13 @@
 """A whole installation for a test: a database, perhaps a RabbitMQ, and real worker and clock processes."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
@@ -14,6 +15,7 @@ import pika
 import psycopg
 from dramatiq.common import xq_name
 
+from actors.supervisor import PARENT_VARIABLE
 from pipelines.bootstrap import Kit, open_kit
 from pipelines.submission import Order
 from tasks.records import Event, Task
@@ -29,17 +31,20 @@ END_SECONDS = 20.0
 class Running:
     """A process of Callboard that runs, or ran, with its log in a file."""
 
-    def __init__(self, name: str, module: str, environ: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], environ: dict[str, str], log: Path
+    ) -> None:
         self.name = name
         self.log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                [sys.executable, "-m", module, *arguments],
                 cwd=log.parent,
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     @property
@@ -55,9 +60,18 @@ class Running:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it without a last word (SIGKILL)."""
-        self._process.kill()
+        """End it and its children without a last word (SIGKILL)."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+
+    def freeze(self) -> None:
+        """Let it stand still (SIGSTOP)."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self._process.send_signal(signal.SIGCONT)
 
     def exit_code(self, timeout: float = END_SECONDS) -> int:
         """Wait for its end."""
@@ -85,11 +99,11 @@ class Installation:
     def start_worker(self, *, threads: int = 4, queues: Sequence[str] = (), **environ: str) -> Running:
         """Start a worker; ``environ`` is without the prefix: ``ACTORS="…"``."""
         given = {"CALLBOARD_THREADS": str(threads), "CALLBOARD_WORKER_QUEUES": ",".join(queues)}
-        return self._start("worker", given | {f"CALLBOARD_{name}": value for name, value in environ.items()})
+        return self._start("worker", "pipelines.worker", given | _prefixed(environ))
 
     def start_clock(self, **environ: str) -> Running:
         """Start a clock."""
-        return self._start("clock", {f"CALLBOARD_{name}": value for name, value in environ.items()})
+        return self._start("clock", "pipelines.clock", _prefixed(environ))
 
     def show_logs(self) -> None:
         """Print what the processes have logged since the last time; pytest shows it where a test failed."""
@@ -126,10 +140,12 @@ class Installation:
             process.kill()
         self._reader.close()
 
-    def _start(self, module: str, environ: dict[str, str]) -> Running:
-        name = f"{module}-{len(self._processes) + 1}"
+    def _start(
+        self, kind: str, module: str, environ: dict[str, str], arguments: Sequence[str] = ()
+    ) -> Running:
+        name = f"{kind}-{len(self._processes) + 1}"
         log = self.folder / f"{name}.log"
-        process = Running(name, f"pipelines.{module}", self._environ | environ, log)
+        process = Running(name, module, arguments, self._environ | environ, log)
         self._processes.append(process)
         return process
 
@@ -219,18 +235,30 @@ class Installation:
         return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
 
-@contextmanager
-def installation(postgres_url: str, broker_url: str | None, folder: Path) -> Iterator[Installation]:
+AnInstallation = TypeVar("AnInstallation", bound=Installation)
+
+
+def installation(
+    postgres_url: str, broker_url: str | None, folder: Path
+) -> AbstractContextManager[Installation]:
     """A new installation on a database of its own; all of its processes and queues are gone afterwards."""
+    return installation_of(Installation, ACTORS, postgres_url, broker_url, folder)
+
+
+@contextmanager
+def installation_of(
+    kind: type[AnInstallation], actors: str, postgres_url: str, broker_url: str | None, folder: Path
+) -> Iterator[AnInstallation]:
+    """A new installation of a kind, with a module of actors of its own."""
     with _database(postgres_url) as database_url:
         settings = Settings(
             database_url=database_url,
             broker_urls=(broker_url,) if broker_url else (),
             data_dir=folder,
-            actors=(ACTORS,),
+            actors=(actors,),
         )
         kit = open_kit(settings)
-        made = Installation(kit, _environ(settings), folder, broker_url)
+        made = kind(kit, _environ(settings), folder, broker_url)
         try:
             kit.open_lease("api")
             publisher = kit.open_publisher()
@@ -255,7 +283,12 @@ def _environ(settings: Settings) -> dict[str, str]:
         "CALLBOARD_DATA_DIR": str(settings.data_dir),
         "CALLBOARD_DB_POOL": "4",
         "CALLBOARD_DRAIN_SECONDS": "1",
+        PARENT_VARIABLE: str(os.getpid()),
     }
+
+
+def _prefixed(environ: dict[str, str]) -> dict[str, str]:
+    return {f"CALLBOARD_{name}": value for name, value in environ.items()}
 
 
 @contextmanager

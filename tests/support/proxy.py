@@ -1,8 +1,9 @@
-"""A TCP proxy that can cut the connections that run through it, and turn newcomers away."""
+"""A TCP proxy that can cut, freeze and delay what runs through it, and turn newcomers away."""
 
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +22,10 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._flowing = threading.Event()
+        self._flowing.set()
+        #: How long everything that arrives is held back, in seconds.
+        self.delay = 0.0
         port = self._listener.getsockname()[1]
         user = parts.netloc.rpartition("@")[0]
         #: The same URL, through the proxy.
@@ -45,9 +50,18 @@ class Proxy:
         """Let connections through again."""
         self._closed = False
 
+    def freeze(self) -> None:
+        """Forward nothing any more, and keep all connections, as a network that swallows packets does."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Forward again, also what was held back meanwhile."""
+        self._flowing.set()
+
     def end(self) -> None:
         """Stop for good."""
         self.shut()
+        self.thaw()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -61,19 +75,26 @@ class Proxy:
             if self._closed:
                 _reset(client)
                 continue
-            server = socket.create_connection(self._server)
+            try:
+                server = socket.create_connection(self._server)
+            except OSError:  # nobody is there, and that is what the client gets to see
+                _reset(client)
+                continue
             with self._lock:
                 self._pairs.append((client, server))
             for source, target in ((client, server), (server, client)):
-                threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
 
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(BUFFER):
-            target.sendall(data)
-    with suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(BUFFER):
+                if self.delay:
+                    time.sleep(self.delay)
+                self._flowing.wait()
+                target.sendall(data)
+        self._flowing.wait()
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
 
 
 def _reset(end: socket.socket) -> None:

@@ -26,11 +26,12 @@ WHAT_TO_INSTALL = (
 
 def installed() -> Path | None:
     """The installed ``rabbitmq-server``, if there is one."""
-    program = shutil.which("rabbitmq-server", path=_search_path())
-    return Path(program) if program and shutil.which("epmd", path=_search_path()) else None
+    program = shutil.which("rabbitmq-server", path=search_path())
+    return Path(program) if program and shutil.which("epmd", path=search_path()) else None
 
 
-def _search_path() -> str:
+def search_path() -> str:
+    """Where programs are looked for."""
     return os.pathsep.join([*PROGRAM_FOLDERS, os.environ.get("PATH", os.defpath)])
 
 
@@ -88,7 +89,7 @@ def in_docker() -> Iterator[str]:
     container = _output(run)
     try:
         port = _output(["docker", "port", container, "5672/tcp"]).splitlines()[0].rpartition(":")[2]
-        yield _answering(_url(int(port)), lambda: None)
+        yield answering(url_at(int(port)), lambda: None)
     finally:
         subprocess.run(["docker", "rm", "--force", container], capture_output=True, check=False)
 
@@ -105,22 +106,23 @@ def private_node(program: Path, ports: tuple[int, int, int]) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory(prefix="callboard-test-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
-        environment = _environment(home, *ports)
-        epmd = [shutil.which("epmd", path=_search_path()) or "epmd", "-port", str(ports[2])]
+        environ = environment(home, *ports)
+        epmd = [shutil.which("epmd", path=search_path()) or "epmd", "-port", str(ports[2])]
         with (
             # Started by us, since the one that Erlang starts by itself stays for ever.
-            _running([*epmd, "-address", "127.0.0.1"], environment, home / "epmd.log"),
-            _running([str(program)], environment, home / "node.log") as node,
+            _running([*epmd, "-address", "127.0.0.1"], environ, home / "epmd.log"),
+            _running([str(program)], environ, home / "node.log") as node,
         ):
 
             def refuse_dead() -> None:
                 if node.poll() is not None:
                     raise RuntimeError(f"{program} ended: {(home / 'node.log').read_text()[-2000:]}")
 
-            yield _answering(_url(ports[0]), refuse_dead)
+            yield answering(url_at(ports[0]), refuse_dead)
 
 
-def _environment(home: Path, amqp: int, distribution: int, epmd: int) -> dict[str, str]:
+def environment(home: Path, amqp: int, distribution: int, epmd: int) -> dict[str, str]:
+    """The environment of a node that keeps all it has in ``home``, where its files are written."""
     files = {
         "plugins": "[].\n",
         "environment.conf": "",
@@ -129,7 +131,7 @@ def _environment(home: Path, amqp: int, distribution: int, epmd: int) -> dict[st
     for name, text in files.items():
         (home / name).write_text(text)
     return {
-        "PATH": _search_path(),
+        "PATH": search_path(),
         "HOME": str(home),  # where Erlang makes its cookie
         "LANG": "C.UTF-8",
         "ERL_EPMD_PORT": str(epmd),
@@ -170,11 +172,12 @@ def _running(
         process.wait()
 
 
-def _url(port: int) -> str:
+def url_at(port: int) -> str:
+    """The URL of a node on this port."""
     return f"amqp://guest:guest@127.0.0.1:{port}/%2F"
 
 
-def _answering(url: str, still_hopeful: Callable[[], None]) -> str:
+def answering(url: str, still_hopeful: Callable[[], None]) -> str:
     """Wait until a client can connect to ``url``."""
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # refusals are expected here
     deadline = time.monotonic() + START_SECONDS
