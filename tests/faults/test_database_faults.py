@@ -1,0 +1,69 @@
+"""What becomes of the work when Postgres dies in the middle of it."""
+
+import random
+import time
+
+import pytest
+
+from tests.faults.board import Board
+from tests.faults.conftest import Verdict
+from tests.faults.load import Load, effects
+from tests.faults.postgres import Postgres
+from tests.support.waiting import eventually
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_nothing_that_was_acknowledged_is_lost_when_postgres_is_killed_under_load(
+    board: Board, postgres: Postgres, chance: random.Random, verdict: Verdict
+) -> None:
+    # Given clients that submit, and workers that work
+    api = board.start_api()
+    board.start_clock()
+    board.start_worker()
+    board.start_worker()
+    board.wait_for_workers(2)
+    load = Load(api.url, effects(0.02), count=1_000, clients=4, pause=0.01)
+    # When Postgres is killed in the middle, twice, and comes back
+    for part in (1, 2):
+        eventually(lambda part=part: len(load.accepted) >= 300 * part, 60)  # type: ignore[misc]
+        time.sleep(chance.uniform(0.0, 0.3))
+        postgres.kill()
+        time.sleep(chance.uniform(0.5, 4.0))
+        postgres.start()
+    accepted = load.wait(60)
+    # Then the clients were told to come again meanwhile
+    assert set(load.refused) <= {"503"}
+    assert load.retry_after <= {"1"}
+    # and all that was accepted is there, and completes
+    board.all_done(90)
+    report = verdict(accepted, refused=load.refused.total(), slowest_post_s=round(load.slowest, 2))
+    assert report.completed == report.recorded
+    assert report.accepted == 1_000
+
+
+def test_no_task_runs_unrecorded_while_postgres_is_down(
+    board: Board, postgres: Postgres, chance: random.Random, verdict: Verdict
+) -> None:
+    # Given a worker that is busy, and 200 tasks behind, many of them on RabbitMQ already
+    api = board.start_api()
+    board.start_clock()
+    board.start_worker(threads=4)
+    board.wait_for_workers(1)
+    accepted = Load(api.url, effects(0.15), count=200).wait(30)
+    board.wait_for_starts(chance.randint(4, 30))
+    # When Postgres is away when the next ones are due
+    postgres.kill()
+    time.sleep(1.0)
+    started = len(board.starts())
+    time.sleep(3.0)
+    # Then nothing is started
+    assert len(board.starts()) == started
+    # and when it is back, the worker goes on, and no start is without a claim
+    postgres.start()
+    back_at = time.monotonic()
+    board.wait_for_starts(started + 1)
+    resumed_after = time.monotonic() - back_at
+    board.all_done()
+    report = verdict(accepted, resumed_after_s=round(resumed_after, 1))
+    assert report.completed == 200
