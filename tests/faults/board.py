@@ -72,6 +72,17 @@ class Board(Installation):
         """Wait until so many workers are registered."""
         eventually(lambda: self.ask("SELECT count(*) >= %s FROM workers WHERE kind = 'worker'", count), 30)
 
+    def submit_batch(self, api: Api, orders: Sequence[dict[str, Any]]) -> list[UUID]:
+        """Submit tasks over HTTP in one request; their ids."""
+        answer = httpx.post(f"{api.url}/api/v1/tasks/batch", json={"tasks": list(orders)}, timeout=30)
+        assert answer.status_code == 202, answer.text
+        return [UUID(task["task_id"]) for task in answer.json()["tasks"]]
+
+    def cancel_all(self, ids: Sequence[UUID]) -> None:
+        """Cancel tasks."""
+        for answer in [self.kit.ledger.cancel(task_id) for task_id in ids]:
+            assert answer.result(30) == "cancelled"
+
     # --- the record, though Postgres may be away ---------------------------------------------------
 
     def ask(self, sql: str, *params: object) -> Any:

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pika
+import psutil
 import psycopg
 from dramatiq.common import xq_name
 
@@ -60,9 +61,14 @@ class Running:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it and its children without a last word (SIGKILL)."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """End it and all that it started without a last word (SIGKILL)."""
+        family: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):
+            family = [] if self.has_ended else psutil.Process(self.pid).children(recursive=True)
+        self._process.kill()
+        for child in family:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         self._process.wait()
 
     def freeze(self) -> None:

@@ -52,11 +52,12 @@ def can_be_installed() -> bool:
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
-def install() -> None:
-    """Install ``rabbitmq-server`` by ``apt-get``, without starting the services that come with it.
+def install(package: str = "rabbitmq-server", otherwise: str = WHAT_TO_INSTALL) -> None:
+    """Install a package by ``apt-get``, without starting the services that come with it.
 
     Raises:
-      RuntimeError: it could not be installed; the message has the last words of ``apt-get``.
+      RuntimeError: it could not be installed; the message says what to do ``otherwise``, and has the last
+        words of ``apt-get``.
     """
     with ExitStack() as undo:
         if not POLICY.exists():
@@ -64,11 +65,11 @@ def install() -> None:
             undo.callback(POLICY.unlink)
             POLICY.chmod(0o755)
         wait = ["-o", "DPkg::Lock::Timeout=120"]
-        _apt_get([*wait, "update"])
-        _apt_get([*wait, "install", "-y", "--no-install-recommends", "rabbitmq-server"])
+        _apt_get([*wait, "update"], otherwise)
+        _apt_get([*wait, "install", "-y", "--no-install-recommends", package], otherwise)
 
 
-def _apt_get(arguments: list[str]) -> None:
+def _apt_get(arguments: list[str], otherwise: str) -> None:
     done = subprocess.run(
         ["apt-get", "-q", *arguments],
         env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
@@ -79,7 +80,7 @@ def _apt_get(arguments: list[str]) -> None:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{WHAT_TO_INSTALL} (apt-get failed: {' '.join(done.stdout.splitlines()[-3:])})")
+        raise RuntimeError(f"{otherwise} (apt-get failed: {' '.join(done.stdout.splitlines()[-3:])})")
 
 
 @contextmanager
