@@ -22,7 +22,11 @@ from tests.faults.sink import Mark
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a scenario came to. ``again`` counts starts beyond the first of each task: allowed, not hidden."""
+    """What a scenario came to.
+
+    ``again`` counts starts beyond the first of each task: allowed, not hidden. ``errors`` and ``lost`` are the
+    attempts on record that explain them; ``released`` ones were handed back.
+    """
 
     accepted: int
     recorded: int
@@ -32,7 +36,9 @@ class Report(msgspec.Struct, frozen=True):
     runs: int
     starts: int
     again: int
-    lost_attempts: int
+    errors: int
+    lost: int
+    released: int
 
     def __str__(self) -> str:
         return " ".join(f"{name}={getattr(self, name)}" for name in self.__struct_fields__)
@@ -111,6 +117,7 @@ def _check_runs(record: _Record) -> None:
 
 def _report(record: _Record, accepted: Collection[UUID], marks: dict[UUID, list[Mark]]) -> Report:
     statuses = Counter(state.status for state in record.states.values())
+    outcomes = Counter(one.outcome for many in record.attempts.values() for one in many)
     starts = [one.task_id for of_task in marks.values() for one in of_task if one.word == "start"]
     return Report(
         accepted=len(accepted),
@@ -121,7 +128,9 @@ def _report(record: _Record, accepted: Collection[UUID], marks: dict[UUID, list[
         runs=sum(state.queue is None for state in record.states.values()),
         starts=len(starts),
         again=len(starts) - len(set(starts)),
-        lost_attempts=sum(one.outcome == "lost" for many in record.attempts.values() for one in many),
+        errors=outcomes["error"],
+        lost=outcomes["lost"],
+        released=outcomes["released"],
     )
 
 

@@ -65,8 +65,8 @@ def test_two_clocks_never_dispatch_or_rescue_twice_though_one_jumps_and_one_is_k
     board.all_done()
     report = verdict(accepted)
     assert report.completed == 400
-    assert 1 <= report.lost_attempts <= 4
-    assert report.again <= report.lost_attempts
+    assert 1 <= report.lost <= 4
+    assert report.again <= report.lost
     # and nothing was started before its time
     early = "SELECT count(*) FROM task_state WHERE started_at < ready_at"
     assert board.ask(early) == 0

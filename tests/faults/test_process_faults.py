@@ -84,7 +84,7 @@ def test_nothing_is_lost_when_connections_are_cut_in_mid_task_and_the_worker_is_
         board.all_done()
     report = verdict(accepted)
     assert report.completed == 200
-    assert report.lost_attempts <= 8
+    assert report.lost <= 8
 
 
 def test_the_work_of_a_killed_worker_is_taken_over_at_once_and_its_place_is_filled(
@@ -111,7 +111,7 @@ def test_the_work_of_a_killed_worker_is_taken_over_at_once_and_its_place_is_fill
     board.all_done()
     report = verdict(accepted, takeover_s=round(takeover, 2), capacity_restored_s=round(restored, 1))
     assert report.completed == 200
-    assert 1 <= report.lost_attempts <= 4
+    assert 1 <= report.lost <= 4
     assert restored < 10.0
     assert takeover < 1.0
 
@@ -141,7 +141,7 @@ def test_a_worker_that_stood_still_cannot_write_what_was_taken_over_meanwhile(
     board.all_done(90)
     report = verdict(accepted, takeover_s=round(takeover, 1))
     assert report.completed == 200
-    assert 1 <= report.lost_attempts <= 4
+    assert 1 <= report.lost <= 4
     # and it knows that it lost its lease
     assert frozen.exit_code() == 1
     assert not other.has_ended
