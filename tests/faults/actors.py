@@ -14,11 +14,12 @@ QUICK = {"kind": "fixed", "base": 0.2}
 
 
 class Effect(msgspec.Struct):
-    """How long to work, how often to fail before it works, and whether to fail for good."""
+    """How long to work, how often to fail before it works, whether to fail for good, and mere weight."""
 
     seconds: float = 0.0
     failures: int = 0
     hopeless: bool = False
+    weight: str = ""
 
 
 class Ran(msgspec.Struct):

@@ -24,8 +24,8 @@ from tests.faults.sink import Mark
 class Report(msgspec.Struct, frozen=True):
     """What a scenario came to.
 
-    ``again`` counts starts beyond the first of each task: allowed, not hidden. ``errors`` and ``lost`` are the
-    attempts on record that explain them; ``released`` ones were handed back.
+    ``again`` counts starts beyond the first of each task: allowed, not hidden. ``errors`` and ``lost`` are
+    the attempts on record that explain them; ``released`` ones were handed back.
     """
 
     accepted: int

@@ -94,9 +94,18 @@ class Postgres:
 @contextmanager
 def private_postgres() -> Iterator[Postgres]:
     """A durable Postgres in a folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="callboard-faults-") as folder:
-        server = Postgres(Path(folder))
-        try:
-            yield server
-        finally:
-            server.end()
+    with (
+        tempfile.TemporaryDirectory(prefix="callboard-faults-") as folder,
+        postgres_in(Path(folder)) as server,
+    ):
+        yield server
+
+
+@contextmanager
+def postgres_in(folder: Path) -> Iterator[Postgres]:
+    """A durable Postgres in a folder that somebody else removes."""
+    server = Postgres(folder)
+    try:
+        yield server
+    finally:
+        server.end()
