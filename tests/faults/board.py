@@ -100,6 +100,11 @@ class Board(Installation):
             self._reader.close()
             return []
 
+    def do(self, sql: str) -> None:
+        """Change something behind everybody's back."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            connection.execute(sql)
+
     def unfinished(self) -> int | None:
         """How many tasks have no final state yet; None while Postgres is away."""
         count: int | None = self.ask("SELECT count(*) FROM task_state WHERE status != ALL(%s)", list(FINAL))
