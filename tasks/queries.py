@@ -74,8 +74,11 @@ class Queries:
             state = StateRow.get_or_none(StateRow.id == task_id)
             if task is None or state is None:
                 return []
-            attempts = AttemptRow.select().where(AttemptRow.task_id == task_id)
-            events = EventRow.select().where(EventRow.task_id == task_id)
+            # What came after the state was read is left for the next reader: of it some would be missing.
+            attempts = AttemptRow.select().where(
+                AttemptRow.task_id == task_id, AttemptRow.ended_event <= state.events
+            )
+            events = EventRow.select().where(EventRow.task_id == task_id, EventRow.event_id <= state.events)
             return history.derive(task, state, attempts, events)
 
     def run(self, run_id: UUID) -> RunState | None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.ledger.transaction import Transaction, as_json
+from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -37,8 +37,13 @@ UPDATE task_state s SET progress = i.progress, phase = coalesce(i.phase, s.phase
 FROM locked JOIN input i USING (id) WHERE s.id = locked.id RETURNING s.id"""
 
 
-def report(tx: Transaction, items: Sequence[Report]) -> list[bool]:
-    """Keep the newest report of each task in the group; False where it was not written."""
+_HELD = "SELECT id, token FROM task_state WHERE id = ANY(%s) AND status = 'running'"
+
+
+def report(tx: Transaction, items: Sequence[Report]) -> list[object]:
+    """Keep the newest report of each task in the group: True, False for a stale token, SKIPPED if locked."""
     newest = {item.id: item for item in items}
     written = {row[0] for row in tx.rows(_REPORT, as_json(list(newest.values())))}
-    return [item.id in written for item in items]
+    left = [task_id for task_id in newest if task_id not in written]
+    held = dict(tx.rows(_HELD, left)) if left else {}
+    return [item.id in written or (SKIPPED if held.get(item.id) == item.token else False) for item in items]

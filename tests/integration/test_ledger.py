@@ -954,16 +954,18 @@ def test_one_bad_verb_fails_alone_and_harms_no_other(record: Record, fields: dic
     assert len(record.fetch(limit=20)) == 6
 
 
-def test_a_result_that_cannot_be_kept_fails_its_own_finish_alone(record: Record) -> None:
-    one, other = record.claimed(), record.claimed()
+def test_one_nul_in_a_result_among_sixty_finishes_fails_its_own_finish_alone(record: Record) -> None:
+    claims = [record.claimed() for _ in range(60)]
+    odd = claims.pop(30)
 
     with a_group_in_flight(record):
-        bad = record.ledger.complete(one, Complete(one.id, one.token, "a\0b"))
-        good = record.ledger.complete(other, Complete(other.id, other.token, "done"))
+        finished = [record.ledger.complete(one, Complete(one.id, one.token, "done")) for one in claims[:30]]
+        bad = record.ledger.complete(odd, Complete(odd.id, odd.token, "a\0b"))
+        finished += [record.ledger.complete(one, Complete(one.id, one.token, "done")) for one in claims[30:]]
 
-    assert good.result(10) is True
+    assert all(future.result(10) is True for future in finished)
     assert isinstance(bad.exception(10), psycopg.DataError)
-    assert record.fail(one) is True
+    assert record.fail(odd) is True
 
 
 def test_what_the_driver_refuses_before_postgres_sees_it_fails_alone_too(record: Record) -> None:
