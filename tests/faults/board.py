@@ -48,6 +48,8 @@ class Api:
 class Board(Installation):
     """An installation with real API processes, whose servers may vanish at any time."""
 
+    publishes = False  # the processes under test do
+
     def start_process(self, kind: str, module: str, *arguments: str, **environ: str) -> Running:
         """Start any process of Callboard; ``environ`` is without the prefix."""
         given = {f"CALLBOARD_{name}": value for name, value in environ.items()}

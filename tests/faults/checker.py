@@ -2,7 +2,7 @@
 
 It fails on the first promise that was broken: an accepted task has exactly one final state, its moves are
 legal and its event ids dense, what is recorded comes from the last claim, no claim ran twice, nothing ran
-without a claim, a stage exists once, and no run is left unsettled.
+without a claim, a stage exists once, no run is left unsettled, and each failure is a dead letter.
 """
 
 from collections import Counter, defaultdict
@@ -51,6 +51,7 @@ class _Record(msgspec.Struct):
     states: dict[UUID, Any]
     attempts: dict[UUID, list[Any]]
     events: dict[UUID, list[Any]]
+    letters: list[Any]
 
 
 def check(board: Board, accepted: Collection[UUID]) -> Report:
@@ -70,6 +71,7 @@ def check(board: Board, accepted: Collection[UUID]) -> Report:
     for task_id in record.tasks:
         _check_task(record, task_id, marks[task_id])
     _check_runs(record)
+    _check_dead_letters(record)
     return _report(record, accepted, marks)
 
 
@@ -115,6 +117,16 @@ def _check_runs(record: _Record) -> None:
             )
 
 
+def _check_dead_letters(record: _Record) -> None:
+    failed = [
+        task_id
+        for task_id, state in record.states.items()
+        if state.status == FAILED and state.queue is not None
+    ]
+    letters = Counter(letter.task_id for letter in record.letters if letter.resolution is None)
+    assert letters == Counter(failed), f"{len(failed)} tasks failed, but the dead letters are {letters}"
+
+
 def _report(record: _Record, accepted: Collection[UUID], marks: dict[UUID, list[Mark]]) -> Report:
     statuses = Counter(state.status for state in record.states.values())
     outcomes = Counter(one.outcome for many in record.attempts.values() for one in many)
@@ -139,13 +151,14 @@ def _read(board: Board) -> _Record:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         rows: dict[str, list[Any]] = {
             table: connection.execute(f"SELECT * FROM {table}").fetchall()
-            for table in ("tasks", "task_state", "attempts", "events")
+            for table in ("tasks", "task_state", "attempts", "events", "dead_letters")
         }
     return _Record(
         {row.id: row for row in rows["tasks"]},
         {row.id: row for row in rows["task_state"]},
         _by_task(rows["attempts"]),
         _by_task(rows["events"]),
+        rows["dead_letters"],
     )
 
 

@@ -31,7 +31,7 @@ from tests.support.processes import Running
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.servers import free_port
 
-PAUSE_SECONDS = (2.0, 8.0)
+PAUSE_SECONDS = (0.5, 5.0)
 CALM_SECONDS = 300.0
 TOLERANCE = 0.15
 KINDS = {

@@ -91,6 +91,9 @@ class Running:
 class Installation:
     """What the tests use of Callboard: a kit as the API's, processes, and the traces of the actors."""
 
+    #: Whether the kit publishes what the test submits, as an API process does.
+    publishes = True
+
     def __init__(self, kit: Kit, environ: dict[str, str], folder: Path, broker_url: str | None) -> None:
         self.kit = kit
         self.broker_url = broker_url
@@ -266,9 +269,10 @@ def installation_of(
         kit = open_kit(settings)
         made = kind(kit, _environ(settings), folder, broker_url)
         try:
-            kit.open_lease("api")
-            publisher = kit.open_publisher()
-            eventually(lambda: publisher is None or publisher.is_open)
+            if kind.publishes:
+                kit.open_lease("api")
+                publisher = kit.open_publisher()
+                eventually(lambda: publisher is None or publisher.is_open)
             yield made
         finally:
             made.end()
