@@ -17,7 +17,8 @@ class Load:
     """Some clients that submit what ``order(n)`` makes until ``count`` tasks are accepted, or until `stop`.
 
     A request that is not answered is not repeated: whether its task exists is in doubt, and nobody was told
-    that it does. ``pause`` is the time between two requests of one client.
+    that it does. With ``keyed`` it is repeated with its Idempotency-Key until it is accepted. ``pause`` is
+    the time between two requests of one client.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class Load:
         count: int | None = None,
         clients: int = 4,
         pause: float = 0.0,
+        keyed: bool = False,
     ) -> None:
         self._url = url
         self._order = order
         self._count = count
         self._pause = pause
+        self._keyed = keyed
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._next = 0
@@ -41,6 +44,7 @@ class Load:
         self.refused: Counter[str] = Counter()
         self.retry_after: set[str | None] = set()
         self.slowest = 0.0
+        self.repeated = 0
         self._threads = [threading.Thread(target=self._submit_all, daemon=True) for _ in range(clients)]
         for thread in self._threads:
             thread.start()
@@ -61,7 +65,11 @@ class Load:
     def _submit_all(self) -> None:
         with httpx.Client(base_url=f"{self._url}/api/v1", timeout=PATIENCE_SECONDS) as http:
             while (number := self._take()) is not None:
-                if not self._submit(http, self._order(number)):
+                accepted = self._submit(http, number)
+                while self._keyed and not accepted:
+                    time.sleep(PAUSE_SECONDS)
+                    accepted = self._submit(http, number)
+                if not accepted:
                     with self._lock:
                         self._promised -= 1
                     time.sleep(PAUSE_SECONDS)
@@ -80,10 +88,11 @@ class Load:
             time.sleep(PAUSE_SECONDS)  # another client's request may still fail
         return None
 
-    def _submit(self, http: httpx.Client, order: dict[str, Any]) -> bool:
+    def _submit(self, http: httpx.Client, number: int) -> bool:
         began = time.monotonic()
+        headers = {"Idempotency-Key": f"order-{number}"} if self._keyed else {}
         try:
-            answer = http.post("/tasks", json=order)
+            answer = http.post("/tasks", json=self._order(number), headers=headers)
         except httpx.TransportError as error:
             with self._lock:
                 self.refused[type(error).__name__] += 1
@@ -91,6 +100,7 @@ class Load:
         with self._lock:
             self.slowest = max(self.slowest, time.monotonic() - began)
             if answer.status_code == 202:
+                self.repeated += answer.headers.get("Idempotency-Replayed") == "true"
                 self.accepted.append(UUID(answer.json()["task_id"]))
                 return True
             self.refused[str(answer.status_code)] += 1

@@ -9,6 +9,7 @@ from tests.faults.board import Board
 from tests.faults.conftest import Verdict
 from tests.faults.load import Load, effects
 from tests.faults.postgres import Postgres
+from tests.support.proxy import proxy_to
 from tests.support.waiting import eventually
 
 
@@ -40,6 +41,34 @@ def test_nothing_that_was_acknowledged_is_lost_when_postgres_is_killed_under_loa
     report = verdict(accepted, refused=load.refused.total(), slowest_post_s=round(load.slowest, 2))
     assert report.completed == report.recorded
     assert report.accepted == 1_000
+
+
+def test_an_order_that_is_repeated_with_its_key_after_an_answer_in_doubt_is_one_task(
+    board: Board, postgres: Postgres, chance: random.Random, verdict: Verdict
+) -> None:
+    # Given clients that repeat each order, always with the same key, until it is accepted
+    api = board.start_api()
+    board.start_clock()
+    board.start_worker()
+    board.wait_for_workers(1)
+    with proxy_to(board.database_url) as proxy:
+        doubtful = board.start_api(DATABASE_URL=proxy.url)
+        loads = [
+            Load(one.url, effects(), count=150, clients=4, pause=0.01, keyed=True) for one in (api, doubtful)
+        ]
+        # When the connections of one API to Postgres break again and again, and Postgres is killed once
+        for _ in range(8):
+            time.sleep(chance.uniform(0.02, 0.2))
+            proxy.cut()
+        postgres.kill()
+        time.sleep(chance.uniform(0.5, 2.5))
+        postgres.start()
+        accepted = {task_id for load in loads for task_id in load.wait(60)}
+    # Then both APIs have made one task for each of the 150 keys, together
+    board.all_done()
+    report = verdict(accepted, refused=sum(load.refused.total() for load in loads))
+    assert len(accepted) == report.recorded == report.completed == 150
+    assert sum(load.repeated for load in loads) >= 150
 
 
 def test_no_task_runs_unrecorded_while_postgres_is_down(
