@@ -12,7 +12,8 @@ from actors.errors import BrokerError
 
 MOST_PRIORITY = 10
 DEAD_MESSAGE_TTL_MS = 7 * 86_400_000
-DELIVERY_LIMIT = 20
+#: High: busy workers give back what they cannot start, which RabbitMQ counts; poison is our own affair.
+DELIVERY_LIMIT = 200
 HEARTBEAT_SECONDS = 10
 PATIENCE_SECONDS = 5
 CONNECTION_ERRORS = (pika.exceptions.AMQPError, OSError, AssertionError)

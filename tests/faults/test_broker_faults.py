@@ -14,14 +14,15 @@ from tests.support.processes import channel_to
 from tests.support.waiting import eventually
 
 
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 def test_nothing_is_lost_when_rabbitmq_is_killed_with_work_in_flight(
-    board: Board, rabbit: Rabbit, chance: random.Random, verdict: Verdict
+    board: Board, rabbit: Rabbit, chance: random.Random, verdict: Verdict, queue_type: str
 ) -> None:
     # Given 300 accepted tasks, most of them on RabbitMQ, and two workers in the middle of them
-    api = board.start_api()
-    board.start_clock()
-    board.start_worker()
-    board.start_worker()
+    api = board.start_api(QUEUE_TYPE=queue_type)
+    board.start_clock(QUEUE_TYPE=queue_type)
+    board.start_worker(QUEUE_TYPE=queue_type)
+    board.start_worker(QUEUE_TYPE=queue_type)
     board.wait_for_workers(2)
     accepted = Load(api.url, effects(0.1), count=300).wait(30)
     board.wait_for_starts(chance.randint(10, 80))
@@ -34,6 +35,9 @@ def test_nothing_is_lost_when_rabbitmq_is_killed_with_work_in_flight(
     board.all_done()
     report = verdict(accepted, done_after_s=round(time.monotonic() - back_at, 1))
     assert report.completed == 300
+    # and RabbitMQ itself has put nothing aside
+    with channel_to(rabbit.url) as channel:
+        assert channel.queue_declare("default.XQ", passive=True).method.message_count == 0
 
 
 @pytest.mark.slow
