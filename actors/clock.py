@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from actors.dispatcher import Dispatcher
-from tasks.leases import Coroner
+from tasks.coroner import Coroner
 from tasks.ledger import Ledger
 from tasks.ledger.recovery import BATCH
 from tasks.queries import Queries
@@ -16,6 +16,8 @@ from tasks.queries import Queries
 log = logging.getLogger("callboard.clock")
 
 TICK_SECONDS = 0.25
+#: A look at all processes costs a fraction of a millisecond.
+LOOK_SECONDS = 0.2
 SWEEP_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 #: How long a round waits for a verb; without Postgres the verb stays queued and the round is tried again.
@@ -47,6 +49,7 @@ class Clock:
         self._flow = flow
         self._dispatcher = dispatcher
         self._awake = threading.Event()
+        self._looked_at = 0.0
         self._swept_at = 0.0
         self._pruned_at = 0.0
         self._troubled: set[str] = set()
@@ -67,9 +70,11 @@ class Clock:
         self._try("promote", self.promote)
         if self._dispatcher is not None:
             self._try("dispatch", self._dispatcher.step)
+        if time.monotonic() - self._looked_at > LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._try("rescue", self.rescue)
         if time.monotonic() - self._swept_at > SWEEP_SECONDS:
             self._swept_at = time.monotonic()
-            self._try("rescue", self.rescue)
             self._try("reopen", self.reopen)
             self._try("settle", self.settle)
             self._try("unblock", self.unblock)
@@ -83,10 +88,11 @@ class Clock:
             pass
 
     def rescue(self) -> None:
-        """Take back what dead processes had claimed."""
-        for worker in self._coroner.dead():
-            count = self._ledger.rescue(worker).result(PATIENCE_SECONDS)
-            log.warning("process %s died; %d tasks were taken back from it", worker, count)
+        """Take back what lost processes had claimed."""
+        for loss in self._coroner.lost():
+            count = self._ledger.rescue(loss.worker, died=loss.died).result(PATIENCE_SECONDS)
+            fate = "died" if loss.died else "stopped answering"
+            log.warning("process %s %s; %d tasks were taken back from it", loss.worker, fate, count)
 
     def reopen(self) -> None:
         """Reopen batches whose publisher died or never finished."""

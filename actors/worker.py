@@ -14,6 +14,7 @@ import msgspec
 
 from actors.context import Drained, Resources
 from actors.delivery import Slots
+from actors.inquests import Inquests
 from actors.interrupts import Interrupts
 from actors.local_broker import LocalBroker
 from actors.rabbitmq import topology
@@ -21,7 +22,10 @@ from actors.rabbitmq.broker import RabbitBroker
 from actors.rabbitmq.consumer import Intake
 from actors.recorded_call import Flow, RecordedCall
 from actors.registry import Registry
-from tasks.leases import Coroner, Lease, Profile
+from tasks import judge
+from tasks.coroner import Coroner
+from tasks.judge import Loss
+from tasks.leases import Lease, Profile
 from tasks.ledger import CANCEL_CHANNEL, READY_CHANNEL, Ledger
 from tasks.notices import Listener
 from tasks.queries import Queries
@@ -65,7 +69,6 @@ class Worker:
         self._registry = registry
         self._slots = Slots(options.threads)
         self._interrupts = Interrupts()
-        self._coroner = Coroner(options.database_url)
         self._stopping = threading.Event()
         self.lease_lost = threading.Event()
         self._call = RecordedCall(
@@ -75,6 +78,7 @@ class Worker:
             RabbitBroker(self._intake()) if options.broker_urls else LocalBroker(ledger, self._slots)
         )
         self._lease = Lease(options.database_url, ledger.owner, self._profile(), self._lose_lease)
+        self._inquests = Inquests(lambda: Coroner(options.database_url), self._may_judge, self._take_back)
         self._listener = Listener(
             options.database_url, {CANCEL_CHANNEL: self._on_cancel, READY_CHANNEL: self._on_ready}
         )
@@ -123,8 +127,8 @@ class Worker:
         self._call.wait_until_recorded(LAST_WORDS_SECONDS)
         self._listener.close()
         self._interrupts.close()
+        self._inquests.close()
         self._lease.close()
-        self._coroner.close()
 
     def _profile(self) -> Profile:
         queues = list(self._options.queues) or self._registry.queues
@@ -150,10 +154,17 @@ class Worker:
             self._broker.intake.stopping.set()
 
     def _take_over(self, refused: Refused) -> None:
-        """A redelivered task that runs elsewhere: if its process is dead, take everything back from it."""
-        if refused.worker is not None and refused.worker in self._coroner.dead():
-            log.warning("taking over from process %s, which died", refused.worker)
-            self._ledger.rescue(refused.worker)
+        """A redelivered task that runs elsewhere: if its process is lost, take everything back from it."""
+        if refused.worker is not None and refused.worker != self._ledger.owner:
+            self._inquests.open(refused.worker)
+
+    def _may_judge(self) -> bool:
+        """While our own connection is not steady, all locks may be free because of the same trouble."""
+        return self._lease.unbroken_for(judge.LEASE_SECONDS)
+
+    def _take_back(self, loss: Loss) -> None:
+        log.warning("taking over from process %s, which %s", loss.worker, "died" if loss.died else "is gone")
+        self._ledger.rescue(loss.worker, died=loss.died)
 
     def _on_cancel(self, text: str) -> None:
         self._interrupts.cancel(UUID(text))

@@ -10,8 +10,8 @@ from actors.dispatcher import Dispatcher
 from actors.supervisor import stop_on_signals, stop_with_parent
 from pipelines import logs
 from pipelines.bootstrap import open_kit
+from tasks.coroner import Coroner
 from tasks.errors import CallboardError
-from tasks.leases import Coroner
 from tasks.ledger import READY_CHANNEL
 from tasks.notices import Listener
 from tasks.settings import Settings

@@ -1,12 +1,12 @@
 """The lease of a process: a session advisory lock and a heartbeat row. Tasks carry no lease of their own.
 
-The lock tells at once that a process died; the heartbeat tells that one is frozen. Whoever judges others
-must itself have been connected for a whole lease, because after a restart of Postgres all locks are free.
+The lock tells at once that a process died; the heartbeat tells that one is frozen. Who is lost is for
+`tasks.coroner` to say.
 """
 
 import logging
 import os
-import select
+import selectors
 import socket
 import threading
 import time
@@ -21,32 +21,18 @@ from tasks.database import dial
 
 log = logging.getLogger("callboard.lease")
 
-LEASE_SECONDS = 15.0
 HEARTBEAT_SECONDS = 3.0
-RECONNECT_SECONDS = 0.25
-#: A lock must have been free for so long: a living process whose connection broke takes it again sooner.
-GRACE_SECONDS = 1.0
-_LOCK_CLASS = 0x43616C6C
+RECONNECT_SECONDS = 0.1
+LOCK_CLASS = 0x43616C6C
 
 _REGISTER = """
 INSERT INTO workers (id, kind, host, pid, version, queues, types, threads)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING lock_key"""
 
-_FROZEN = "SELECT id FROM workers WHERE heartbeat_at < now() - make_interval(secs => %s)"
-
-# The second half finds claims of processes that are not on record: they claimed after their rescue.
-_UNLOCKED = f"""
-SELECT id FROM workers w WHERE NOT EXISTS (
-    SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid::bigint = {_LOCK_CLASS}
-    AND l.objid::bigint = w.lock_key AND l.objsubid = 2 AND l.granted
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-UNION
-SELECT s.worker FROM task_state s WHERE s.status = 'running' AND s.queue IS NOT NULL
-    AND s.worker IS NOT NULL AND NOT EXISTS (SELECT FROM workers w WHERE w.id = s.worker)"""
-
-_YOUNG = """
-SELECT now() - pg_postmaster_start_time() < make_interval(secs => %s)
-AND EXISTS (SELECT FROM workers WHERE started_at < pg_postmaster_start_time())"""
+_BEAT = """
+UPDATE workers SET heartbeat_at = now(), queues = %s,
+    locked_under = CASE WHEN %s THEN pg_postmaster_start_time() ELSE locked_under END
+WHERE id = %s"""
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -77,6 +63,8 @@ class Lease:
         self._connection: psycopg.Connection[Any] | None = None
         self._lock_key: int | None = None
         self._locked = False
+        self._beaten = False  # on this connection
+        self._broke_at: float | None = None
         self._thread = threading.Thread(target=self._keep, name="callboard-lease", daemon=True)
 
     def start(self) -> "Lease":
@@ -128,9 +116,14 @@ class Lease:
 
     def _lock(self, connection: psycopg.Connection[Any]) -> bool:
         row = connection.execute(
-            "SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, self._lock_key)
+            "SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, self._lock_key)
         ).fetchone()
         return bool(row and row[0])
+
+    def unbroken_for(self, seconds: float) -> bool:
+        """Whether its connection did not break within the last ``seconds``."""
+        broke_at = self._broke_at
+        return self._beaten and (broke_at is None or time.monotonic() - broke_at >= seconds)
 
     def _keep(self) -> None:
         while not self._stopping.is_set():
@@ -140,19 +133,22 @@ class Lease:
                 if not self._beat() and not self._go_on():
                     return
                 self._wait()
-            except psycopg.Error as error:
+            except Exception as error:  # whatever it was: a process whose lease nobody keeps looks frozen
                 log.info("the lease's connection broke, taking the lock again: %s", error)
+                at_once = self._beaten  # it worked until now, and others wait only for a moment
                 self._hang_up()
-                self._stopping.wait(RECONNECT_SECONDS)
+                if not at_once:
+                    self._stopping.wait(RECONNECT_SECONDS)
 
     def _wait(self) -> None:
         """Wait for the next heartbeat, or until the connection has something to say (that it is gone)."""
         assert self._connection is not None
-        deadline = time.monotonic() + HEARTBEAT_SECONDS
-        while not self._stopping.is_set() and (left := deadline - time.monotonic()) > 0:
-            heard, _, _ = select.select([self._connection.fileno()], [], [], min(left, RECONNECT_SECONDS))
-            if heard:
-                return
+        deadline = time.monotonic() + (HEARTBEAT_SECONDS if self._locked else RECONNECT_SECONDS)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection.fileno(), selectors.EVENT_READ)
+            while not self._stopping.is_set() and (left := deadline - time.monotonic()) > 0:
+                if selector.select(min(left, RECONNECT_SECONDS)):
+                    return
 
     def _go_on(self) -> bool:
         """After the loss of the lease: register again, or stop because what was claimed belongs to others."""
@@ -168,10 +164,8 @@ class Lease:
         assert self._connection is not None
         if not self._locked:  # the server may hold the lock for our broken connection a while longer
             self._locked = self._lock(self._connection)
-        cursor = self._connection.execute(
-            "UPDATE workers SET heartbeat_at = now(), queues = %s WHERE id = %s",
-            (list(self._profile.queues), self.owner),
-        )
+        cursor = self._connection.execute(_BEAT, (list(self._profile.queues), self._locked, self.owner))
+        self._beaten = True
         return cursor.rowcount == 1
 
     def _reconnect(self) -> None:
@@ -182,56 +176,5 @@ class Lease:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
-        self._locked = False
-
-
-class Coroner:
-    """Finds dead processes. After an outage it judges nobody before it has been connected for one lease."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._connection: psycopg.Connection[Any] | None = None
-        self._connected_at = 0.0
-        self._seen_outage = False
-        self._suspected: dict[UUID, float] = {}
-        self._lock = threading.Lock()
-
-    def dead(self) -> list[UUID]:
-        """The processes whose lease is over; none while a recent outage may have freed all locks."""
-        with self._lock:
-            try:
-                return self._judge(self._connect())
-            except psycopg.Error:
-                self._seen_outage = True
-                self._suspected.clear()
-                self._hang_up()
-                return []
-
-    def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            self._hang_up()
-
-    def _judge(self, connection: psycopg.Connection[Any]) -> list[UUID]:
-        now = time.monotonic()
-        if self._seen_outage and now - self._connected_at < LEASE_SECONDS:
-            return []
-        young = connection.execute(_YOUNG, (LEASE_SECONDS,)).fetchone()
-        if young is not None and young[0]:
-            return []
-        frozen = {row[0] for row in connection.execute(_FROZEN, (LEASE_SECONDS,)).fetchall()}
-        unlocked = {row[0] for row in connection.execute(_UNLOCKED).fetchall()}
-        self._suspected = {one: self._suspected.get(one, now) for one in unlocked}
-        gone = {one for one, since in self._suspected.items() if now - since >= GRACE_SECONDS}
-        return sorted(frozen | gone)
-
-    def _hang_up(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        if self._connection is None or self._connection.closed:
-            self._connection = dial(self._url)
-            self._connected_at = time.monotonic()
-        return self._connection
+        self._locked = self._beaten = False
+        self._broke_at = time.monotonic()

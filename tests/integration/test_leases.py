@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,8 +17,10 @@ from playhouse.pool import PooledPostgresqlDatabase
 from psycopg.conninfo import make_conninfo
 
 from tasks import leases
+from tasks.coroner import Coroner
 from tasks.ids import new_id
-from tasks.leases import Coroner, Lease, Profile
+from tasks.judge import Loss
+from tasks.leases import LOCK_CLASS, Lease, Profile
 from tasks.ledger import Ledger
 from tasks.queries import Queries
 from tasks.values import NewTask
@@ -29,6 +31,7 @@ OBSERVER = "observer-under-test"
 HOLDER = "holder-under-test"
 #: Longer than any beat here needs, so that no slow machine makes a living process look frozen.
 LEASE_SECONDS = 2.0
+GRACE_SECONDS = 0.2
 
 HOLDER_PROGRAM = """
 import sys, threading
@@ -64,6 +67,16 @@ class Holder:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
+    @property
+    def died(self) -> list[Loss]:
+        """What is said of it when it is dead, and nobody else is."""
+        return [Loss(self.id, died=True)]
+
+    @property
+    def froze(self) -> list[Loss]:
+        """What is said of it when it may only have frozen."""
+        return [Loss(self.id, died=False)]
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
 
@@ -83,10 +96,8 @@ class Holder:
 
 
 @pytest.fixture(autouse=True)
-def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "LEASE_SECONDS", LEASE_SECONDS)
+def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.1)
-    monkeypatch.setattr(leases, "GRACE_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -110,11 +121,26 @@ def holder(record: str) -> Iterator[Holder]:
     started.end()
 
 
-@pytest.fixture
-def observer(record: str) -> Iterator[Coroner]:
-    coroner = Coroner(make_conninfo(record, application_name=OBSERVER))
+@contextmanager
+def coroner_of(
+    record: str, *, lease: float = LEASE_SECONDS, grace: float = GRACE_SECONDS
+) -> Iterator[Coroner]:
+    coroner = Coroner(make_conninfo(record, application_name=OBSERVER), lease=lease, grace=grace)
     yield coroner
     coroner.close()
+
+
+@pytest.fixture
+def observer(record: str) -> Iterator[Coroner]:
+    with coroner_of(record) as coroner:
+        yield coroner
+
+
+@pytest.fixture
+def patient(record: str) -> Iterator[Coroner]:
+    """One who waits longer until he takes a free lock for a death: for tests that break connections."""
+    with coroner_of(record, grace=1.5) as coroner:
+        yield coroner
 
 
 def for_seconds(seconds: float, condition: Callable[[], bool]) -> bool:
@@ -137,21 +163,19 @@ def disconnect(sql: psycopg.Connection[Any], name: str) -> None:
 # --- who is dead -------------------------------------------------------------------------------------
 
 
-def test_a_killed_process_is_found_dead_long_before_its_lease_is_over(
-    holder: Holder, observer: Coroner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 3_600.0)
-    assert observer.dead() == []
+def test_a_killed_process_is_found_dead_long_before_its_lease_is_over(record: str, holder: Holder) -> None:
+    with coroner_of(record, lease=3_600.0) as observer:
+        assert observer.lost() == []
 
-    holder.signal(signal.SIGKILL)
+        holder.signal(signal.SIGKILL)
 
-    eventually(lambda: observer.dead() == [holder.id])
+        eventually(lambda: observer.lost() == holder.died)
 
 
 def test_a_living_process_is_never_found_dead_however_long_it_lives(
     holder: Holder, observer: Coroner
 ) -> None:
-    assert for_seconds(1.25 * LEASE_SECONDS, lambda: observer.dead() == [])
+    assert for_seconds(1.25 * LEASE_SECONDS, lambda: observer.lost() == [])
     assert holder.process.poll() is None
 
 
@@ -161,16 +185,16 @@ def test_a_process_that_stops_in_order_is_not_dead_but_gone(
     holder.stop()
 
     assert sql.execute("SELECT id FROM workers").fetchall() == []
-    assert for_seconds(0.5, lambda: observer.dead() == [])
+    assert for_seconds(0.5, lambda: observer.lost() == [])
 
 
-def test_a_frozen_process_is_dead_once_its_lease_is_over_and_not_before(
+def test_a_frozen_process_is_lost_once_its_lease_is_over_and_not_before_and_is_not_said_to_have_died(
     holder: Holder, observer: Coroner
 ) -> None:
     holder.signal(signal.SIGSTOP)
     frozen_at = time.monotonic()
 
-    eventually(lambda: observer.dead() == [holder.id], timeout=4 * LEASE_SECONDS)
+    eventually(lambda: observer.lost() == holder.froze, timeout=4 * LEASE_SECONDS)
 
     assert time.monotonic() - frozen_at > LEASE_SECONDS - 0.5
     holder.signal(signal.SIGCONT)
@@ -178,11 +202,11 @@ def test_a_frozen_process_is_dead_once_its_lease_is_over_and_not_before(
 
 def test_a_process_that_thaws_in_time_keeps_its_lease(holder: Holder, observer: Coroner) -> None:
     holder.signal(signal.SIGSTOP)
-    assert for_seconds(LEASE_SECONDS / 3, lambda: observer.dead() == [])
+    assert for_seconds(LEASE_SECONDS / 3, lambda: observer.lost() == [])
 
     holder.signal(signal.SIGCONT)
 
-    assert for_seconds(LEASE_SECONDS, lambda: observer.dead() == [])
+    assert for_seconds(LEASE_SECONDS, lambda: observer.lost() == [])
 
 
 def test_a_process_that_thaws_too_late_is_told_that_its_lease_was_lost(
@@ -190,11 +214,11 @@ def test_a_process_that_thaws_too_late_is_told_that_its_lease_was_lost(
 ) -> None:
     # Given a frozen process whose work was taken back
     holder.signal(signal.SIGSTOP)
-    eventually(lambda: observer.dead() == [holder.id], timeout=4 * LEASE_SECONDS)
+    eventually(lambda: observer.lost() == holder.froze, timeout=4 * LEASE_SECONDS)
     ledger = Ledger(record).start()
     ledger.rescue(holder.id).result(10)
     ledger.close()
-    assert observer.dead() == []
+    assert observer.lost() == []
 
     # When it goes on, it learns that it must stop.
     holder.signal(signal.SIGCONT)
@@ -207,8 +231,8 @@ def test_one_death_does_not_cast_suspicion_on_others(record: str, holder: Holder
     try:
         holder.signal(signal.SIGKILL)
 
-        eventually(lambda: observer.dead() == [holder.id])
-        assert for_seconds(0.5, lambda: observer.dead() == [holder.id])
+        eventually(lambda: observer.lost() == holder.died)
+        assert for_seconds(0.5, lambda: observer.lost() == holder.died)
     finally:
         other.end()
 
@@ -223,10 +247,10 @@ def test_what_a_dead_process_had_claimed_is_taken_back(
     worker.close()
 
     holder.signal(signal.SIGKILL)
-    eventually(lambda: observer.dead() == [holder.id])
+    eventually(lambda: observer.lost() == holder.died)
     assert clock.rescue(holder.id).result(10) == 1
 
-    assert observer.dead() == []
+    assert observer.lost() == []
     (again,) = clock.fetch(["default"], ["work"], 1).result(10)
     assert (again.id, again.deaths) == (claim.id, 1)
     assert not Queries(shared).is_alive(holder.id)
@@ -240,9 +264,9 @@ def test_an_observer_that_has_just_had_an_outage_judges_nobody_for_one_lease(
     holder: Holder, observer: Coroner, sql: psycopg.Connection[Any]
 ) -> None:
     # Given an observer that has lost its connection
-    assert observer.dead() == []
+    assert observer.lost() == []
     disconnect(sql, OBSERVER)
-    assert observer.dead() == []
+    assert observer.lost() == []
     reconnected_at = time.monotonic()
 
     # When somebody dies (or its lock is free because the outage was everybody's)
@@ -250,26 +274,24 @@ def test_an_observer_that_has_just_had_an_outage_judges_nobody_for_one_lease(
     holder.process.wait()
 
     # Then it says so only after one lease.
-    assert for_seconds(LEASE_SECONDS - 0.5, lambda: observer.dead() == [])
-    eventually(lambda: observer.dead() == [holder.id])
+    assert for_seconds(LEASE_SECONDS - 0.5, lambda: observer.lost() == [])
+    eventually(lambda: observer.lost() == holder.died)
     assert time.monotonic() - reconnected_at >= LEASE_SECONDS
 
 
 def test_while_postgres_is_away_nobody_is_judged(record: str) -> None:
     observer = Coroner(make_conninfo(record, host="127.0.0.1", port=1))
 
-    assert observer.dead() == []
+    assert observer.lost() == []
     observer.close()
 
 
 def test_a_living_process_whose_connection_broke_takes_its_lock_again_in_time(
-    holder: Holder, observer: Coroner, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    holder: Holder, patient: Coroner, sql: psycopg.Connection[Any]
 ) -> None:
-    monkeypatch.setattr(leases, "GRACE_SECONDS", 1.5)
-
     for _ in range(3):
         disconnect(sql, HOLDER)
-        assert for_seconds(0.6, lambda: observer.dead() == [])
+        assert for_seconds(0.6, lambda: patient.lost() == [])
 
     assert holder.process.poll() is None
 
@@ -285,14 +307,9 @@ def locks_of(sql: psycopg.Connection[Any], worker: UUID) -> int:
 
 
 def test_a_lock_that_a_broken_connection_still_holds_is_taken_over_when_it_is_free(
-    record: str,
-    holder: Holder,
-    observer: Coroner,
-    sql: psycopg.Connection[Any],
-    monkeypatch: pytest.MonkeyPatch,
+    record: str, holder: Holder, patient: Coroner, sql: psycopg.Connection[Any]
 ) -> None:
     """After a network failure the server may keep the old session, with its lock, for a long time."""
-    monkeypatch.setattr(leases, "GRACE_SECONDS", 1.5)
     row = sql.execute("SELECT lock_key FROM workers WHERE id = %s", (holder.id,)).fetchone()
     assert row is not None
     key = row[0]
@@ -301,13 +318,13 @@ def test_a_lock_that_a_broken_connection_still_holds_is_taken_over_when_it_is_fr
     with psycopg.connect(record, autocommit=True) as old_session:
         for _ in range(100):
             disconnect(sql, HOLDER)
-            held = old_session.execute("SELECT pg_try_advisory_lock(%s, %s)", (0x43616C6C, key)).fetchone()
+            held = old_session.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, key)).fetchone()
             if held is not None and held[0]:
                 break
-        assert for_seconds(0.5, lambda: observer.dead() == [])
+        assert for_seconds(0.5, lambda: patient.lost() == [])
 
     # When the server gives that up, then the process takes the lock, and nobody thinks that it died.
-    assert for_seconds(2, lambda: observer.dead() == [])
+    assert for_seconds(2, lambda: patient.lost() == [])
     assert locks_of(sql, holder.id) == 1
 
 
