@@ -42,6 +42,7 @@ class Resend(msgspec.Struct, frozen=True):
     seconds: float
 
 
+# A suspect had its turn in a process that was lost: its message overtakes those of its equals.
 _TAKE = """
 WITH ready AS (
     SELECT id FROM task_state WHERE queue = %s AND status = 'queued' AND dispatch IS NULL
@@ -49,7 +50,7 @@ WITH ready AS (
 )
 UPDATE task_state s SET dispatch = %s, dispatched_at = now()
 FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id
-RETURNING s.id, t.task_type, s.queue, t.priority, s.dispatch"""
+RETURNING s.id, t.task_type, s.queue, t.priority + s.suspect::int, s.dispatch"""
 
 _TAKE_DEAD = """
 WITH owed AS (

@@ -50,6 +50,7 @@ _HELD = """
 SELECT id, token FROM task_state WHERE worker = %s AND status = 'running' AND queue IS NOT NULL"""
 
 # A process that only froze is no proof against its tasks: they are suspects, but no death is counted.
+# What had its turn already is first among its equals, also those of one batch, which have one rank.
 _LOSE = f"""
 WITH input AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS i(id uuid, token bigint, how text, blame smallint)
@@ -67,8 +68,8 @@ WITH input AS (
     SELECT id, attempt, 'lost', next, worker, why, started_at, running_event, events + 1 FROM locked
 ), {BURIED}
 UPDATE task_state s SET status = locked.next, deaths = locked.died, suspect = true, error = locked.why,
-    token = NULL, dispatch = NULL, dispatched_at = NULL, events = s.events + 1, updated_at = now(),
-    finished_at = CASE WHEN locked.next = 'failed' THEN now() END
+    rank = locked.rank - 1, token = NULL, dispatch = NULL, dispatched_at = NULL, events = s.events + 1,
+    updated_at = now(), finished_at = CASE WHEN locked.next = 'failed' THEN now() END
 FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
 
 _FORGET = """
