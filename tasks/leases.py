@@ -17,12 +17,14 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from tasks.database import dial
+from tasks.database import dial, dial_in_one_step
 
 log = logging.getLogger("callboard.lease")
 
 HEARTBEAT_SECONDS = 3.0
 RECONNECT_SECONDS = 0.1
+#: How long the server is asked to wait for the lock, if it still holds it for our last connection.
+LOCK_SECONDS = 2.0
 LOCK_CLASS = 0x43616C6C
 
 _REGISTER = """
@@ -115,10 +117,13 @@ class Lease:
         return int(row[0])
 
     def _lock(self, connection: psycopg.Connection[Any]) -> bool:
-        row = connection.execute(
-            "SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, self._lock_key)
-        ).fetchone()
-        return bool(row and row[0])
+        """Take the lock as soon as it is free; False if that takes long. One message to the server."""
+        patience = f"SET lock_timeout = '{LOCK_SECONDS:g}s'"
+        try:
+            connection.execute(f"{patience}; SELECT pg_advisory_lock({LOCK_CLASS}, {self._lock_key})")
+        except psycopg.errors.LockNotAvailable:
+            return False
+        return True
 
     def unbroken_for(self, seconds: float) -> bool:
         """Whether its connection did not break within the last ``seconds``."""
@@ -162,14 +167,14 @@ class Lease:
 
     def _beat(self) -> bool:
         assert self._connection is not None
-        if not self._locked:  # the server may hold the lock for our broken connection a while longer
+        if not self._locked:
             self._locked = self._lock(self._connection)
         cursor = self._connection.execute(_BEAT, (list(self._profile.queues), self._locked, self.owner))
         self._beaten = True
         return cursor.rowcount == 1
 
     def _reconnect(self) -> None:
-        self._connection = dial(self._url)
+        self._connection = dial_in_one_step(self._url)
         self._locked = self._lock(self._connection)
 
     def _hang_up(self) -> None:
