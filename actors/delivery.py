@@ -18,6 +18,7 @@ class Delivery(MessageProxy):
         super().__init__(message)
         self.claim = claim
         self.recorded: Future[Any] | None = None
+        self._is_over = False
 
     @property
     def args(self) -> tuple["Delivery"]:  # type: ignore[override]
@@ -28,6 +29,17 @@ class Delivery(MessageProxy):
     def kwargs(self) -> dict[str, Any]:  # type: ignore[override]
         """None."""
         return {}
+
+    def over(self, slots: "Slots", release: Callable[[Claimed], "Future[bool]"]) -> None:
+        """Its call is over, or will not be: free its slot, once, and give back a claim that has no outcome.
+
+        A call leaves none if its thread was interrupted in our own code.
+        """
+        if self.recorded is None:
+            self.recorded = release(self.claim)
+        if not self._is_over:
+            self._is_over = True
+            slots.give()
 
     def when_recorded(self, act: Callable[[], None]) -> None:
         """Act once the outcome is committed: what is not recorded is never acknowledged."""

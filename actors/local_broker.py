@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from typing import Any
 
 from dramatiq import Broker, Message
@@ -90,26 +90,38 @@ class LocalConsumer(Consumer):
         claims: list[Claimed] = []
         try:
             if not self._broker.stopping.is_set():  # it may have been long until a slot was free
-                claims = self._broker.ledger.fetch([self._queue_name], types, free).result()
+                claims = self._claimed(self._broker.ledger.fetch([self._queue_name], types, free))
         finally:
             self._broker.slots.give(free - len(claims))
         self._fetched.extend(Delivery(message_for(claim), claim) for claim in claims)
 
+    def _claimed(self, fetched: "Future[list[Claimed]]") -> list[Claimed]:
+        try:
+            return fetched.result()
+        except BaseException:  # this thread is ended in the middle: nobody else knows of these claims
+            fetched.add_done_callback(self._hand_back)
+            raise
+
+    def _hand_back(self, fetched: "Future[list[Claimed]]") -> None:
+        for claim in fetched.result() if fetched.exception() is None else ():
+            self._broker.ledger.release(claim)
+
     def ack(self, message: MessageProxy) -> None:
         """Free the thread's slot; the record needs no acknowledgement."""
-        self._broker.slots.give()
+        if isinstance(message, Delivery):
+            message.over(self._broker.slots, self._broker.ledger.release)
 
     def nack(self, message: MessageProxy) -> None:
-        """Never used: a failed task is a state of the record."""
-        self._broker.slots.give()
+        """As `ack`: a failed task is a state of the record."""
+        self.ack(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Hand back claims that were not started."""
-        waiting = [*messages, *self._fetched]
+        waiting = [one for one in [*messages, *self._fetched] if isinstance(one, Delivery)]
         self._fetched.clear()
-        claims = [one.claim for one in waiting if isinstance(one, Delivery)]
-        self._broker.slots.give(len(claims))
-        wait([self._broker.ledger.release(claim) for claim in claims], RELEASE_SECONDS)
+        for one in waiting:
+            self.ack(one)
+        wait([one.recorded for one in waiting if one.recorded is not None], RELEASE_SECONDS)
 
     def close(self) -> None:
         """Hand back what was fetched but not yielded."""

@@ -22,6 +22,7 @@ from actors.rabbitmq.broker import RabbitBroker
 from actors.rabbitmq.consumer import Intake
 from actors.recorded_call import Flow, RecordedCall
 from actors.registry import Registry
+from actors.threads import Crew
 from tasks import judge
 from tasks.coroner import Coroner
 from tasks.judge import Loss
@@ -83,7 +84,7 @@ class Worker:
             options.database_url, {CANCEL_CHANNEL: self._on_cancel, READY_CHANNEL: self._on_ready}
         )
         self._watcher = threading.Thread(target=self._watch_queues, name="callboard-queues", daemon=True)
-        self._dramatiq = dramatiq.Worker(
+        self._dramatiq = Crew(
             self._broker,
             queues=set(options.queues) or None,
             worker_threads=options.threads,
@@ -179,14 +180,15 @@ class Worker:
         self._interrupts.everything(Drained)
 
     def _watch_queues(self) -> None:
-        """Serve queues that come into being while this process runs, and hear of cancels late at worst."""
+        """Serve queues that come into being, replace threads that died, and hear of cancels late at worst."""
         served = set(self._profile().queues)
         while not self._stopping.wait(WATCH_SECONDS):
             try:
+                self._dramatiq.replace_the_dead()
                 self._stop_what_is_not_ours()
                 found: Any = self._queries.queue_names()
             except Exception as error:
-                log.debug("the record cannot be read now: %s", error)
+                log.debug("threads, cancels and queues could not all be seen to: %s", error)
                 continue
             for queue in found:
                 if not self._options.queues or queue in self._options.queues:

@@ -119,8 +119,8 @@ class RabbitConsumer(Consumer):
 
     def ack(self, message: MessageProxy) -> None:
         """Acknowledge once the outcome is committed, and free the thread's slot now."""
-        self._intake.slots.give()
         if isinstance(message, RabbitDelivery):
+            message.over(self._intake.slots, self._intake.release)
             owner, tag = message.consumer, message.tag
             message.when_recorded(lambda: owner._settled(tag))
 
@@ -130,16 +130,11 @@ class RabbitConsumer(Consumer):
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Hand back claims that were not started; their rows are dispatched again."""
-        waiting = [*messages, *self._claimed]
+        waiting = [one for one in [*messages, *self._claimed] if isinstance(one, RabbitDelivery)]
         self._claimed.clear()
-        released = []
         for one in waiting:
-            if isinstance(one, RabbitDelivery):
-                self._intake.slots.give()
-                one.recorded = self._intake.release(one.claim)
-                one.when_recorded(lambda owner=one.consumer, tag=one.tag: owner._settled(tag))  # type: ignore[misc]
-                released.append(one.recorded)
-        wait(released, RELEASE_SECONDS)
+            self.ack(one)
+        wait([one.recorded for one in waiting if one.recorded is not None], RELEASE_SECONDS)
 
     def close(self) -> None:
         """Send the last acks and close the connection; RabbitMQ requeues what is unacknowledged."""
@@ -203,15 +198,30 @@ class RabbitConsumer(Consumer):
             self._busy_since = None
             batch = [self._arrived.popleft() for _ in range(free)]
             known = [one for one in batch if one.message.actor_name in self._intake.types]
-            pending = [(one, self._intake.claim(one.arrival)) for one in known]
+            pending = deque((one, self._intake.claim(one.arrival)) for one in known)
             self._intake.slots.give(free - len(known))
             for one in batch:
                 if one not in known:
                     self._postpone(one)
-            for one, future in pending:
-                self._sort(one, future)
+            self._sort_all(pending)
             if self._claimed:
                 return
+
+    def _sort_all(self, pending: "deque[tuple[_Arrived, Future[Claimed | Refused]]]") -> None:
+        try:
+            while pending:
+                self._sort(*pending[0])
+                pending.popleft()
+        except BaseException:  # this thread is ended in the middle: nobody else knows of these claims
+            self._intake.slots.give(len(pending))
+            for _, future in pending:
+                future.add_done_callback(self._hand_back)
+            raise
+
+    def _hand_back(self, future: "Future[Claimed | Refused]") -> None:
+        outcome = None if future.exception() else future.result()
+        if isinstance(outcome, Claimed):
+            self._intake.release(outcome)
 
     def _sort(self, one: _Arrived, future: "Future[Claimed | Refused]") -> None:
         try:

@@ -4,18 +4,23 @@ Each actor leaves its traces in a file outside of our tables, so that a test see
 what was recorded. The folder of that file, and of the flags that make actors misbehave, is ``EFFECTS``.
 """
 
+import ctypes
 import logging
 import os
 import signal
+import threading
 import time
 from pathlib import Path
+from queue import PriorityQueue
 from typing import Any
 
 import msgspec
+from dramatiq.worker import ConsumerThread
 
 from actors.context import current_task
 from actors.definitions import actor
 from actors.errors import Permanent, RetryAfter
+from actors.recorded_call import RecordedCall
 from pipelines.composition import Done, Pipeline, stage
 
 log = logging.getLogger("the.users.own")
@@ -48,6 +53,11 @@ def leave_trace(word: str, key: str) -> None:
         os.write(file, line)
     finally:
         os.close(file)
+
+
+def traces_of(key: str) -> int:
+    """How often an actor was started with a key."""
+    return (folder() / "effects").read_text().count(f"start {key} ")
 
 
 def nap(seconds: float) -> None:
@@ -87,6 +97,57 @@ def deaf(payload: Work) -> None:
     leave_trace("start", payload.key)
     time.sleep(payload.seconds)
     leave_trace("end", payload.key)
+
+
+class Doom(msgspec.Struct):
+    """What `doomed` takes: the moment at which its thread is hit by a SystemExit."""
+
+    key: str
+    moment: str
+
+
+MOMENTS: dict[str, tuple[type, str]] = {
+    "finishing": (ConsumerThread, "post_process_message"),
+    "idle": (PriorityQueue, "get"),
+    "next call": (RecordedCall, "__call__"),
+}
+
+
+@actor
+def doomed(payload: Doom) -> str:
+    """Let a SystemExit come, once, when this actor is over, as if it had been raised from outside."""
+    owner, name = MOMENTS[payload.moment]
+    original = getattr(owner, name)
+
+    def broken(*_: object, **__: object) -> None:
+        setattr(owner, name, original)
+        leave_trace("doom", payload.key)
+        raise SystemExit
+
+    leave_trace("start", payload.key)
+    setattr(owner, name, broken)
+    return "returned"
+
+
+@actor
+def end_consumers(payload: Work) -> None:
+    """Raise SystemExit in the threads that consume, as some other library might."""
+    leave_trace("start", payload.key)
+    for thread in threading.enumerate():
+        if isinstance(thread, ConsumerThread):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+            )
+
+
+@actor
+def hold_the_gil(payload: Work) -> str:
+    """Stop every thread of its process for a while, three times at most."""
+    leave_trace("start", payload.key)
+    if traces_of(payload.key) <= 3:
+        ctypes.PyDLL(None).usleep(int(payload.seconds * 1e6))
+    leave_trace("end", payload.key)
+    return "at last"
 
 
 @actor

@@ -1,0 +1,73 @@
+"""The threads of a Dramatiq worker: one that died is replaced, and what it had in hand is given back.
+
+Dramatiq starts its threads once. An exception that comes from outside at a bad moment (`SystemExit` raised in
+the thread, no memory) ends one for good, and with it the slot and the claim that it had.
+"""
+
+import logging
+
+import dramatiq
+from dramatiq.broker import MessageProxy
+from dramatiq.worker import ConsumerThread, WorkerThread
+
+log = logging.getLogger("callboard.threads")
+
+
+class CrewThread(WorkerThread):
+    """A worker thread that tells what it has in hand."""
+
+    in_hand: MessageProxy | None = None
+
+    def process_message(self, message: MessageProxy) -> None:
+        """Process a message; it stays in hand if this thread dies of it."""
+        self.in_hand = message
+        super().process_message(message)
+        self.in_hand = None
+
+
+class Crew(dramatiq.Worker):
+    """A Dramatiq worker whose dead threads can be replaced."""
+
+    def replace_the_dead(self) -> None:
+        """Replace the threads that died since the last time; to be called now and then."""
+        for thread in list(self.workers):
+            if not thread.is_alive():
+                self._replace_worker(thread)
+        for queue_name, consumer in list(self.consumers.items()):
+            if not consumer.is_alive():
+                self._replace_consumer(queue_name, consumer)
+
+    def _add_worker(self) -> None:
+        thread = CrewThread(
+            broker=self.broker,
+            consumers=self.consumers,
+            work_queue=self.work_queue,
+            worker_timeout=self.worker_timeout,
+        )
+        thread.start()
+        self.workers.append(thread)
+
+    def _replace_worker(self, dead: WorkerThread) -> None:
+        log.error("a worker thread died and is replaced")
+        self.workers.remove(dead)
+        self._add_worker()
+        message = dead.in_hand if isinstance(dead, CrewThread) else None
+        if message is not None:  # finishing it twice is harmless
+            self.consumers[message.queue_name].post_process_message(message)
+
+    def _replace_consumer(self, queue_name: str, dead: ConsumerThread) -> None:
+        log.error("the consumer of %s died and is replaced", queue_name)
+        successor = ConsumerThread(
+            broker=self.broker,
+            queue_name=queue_name,
+            prefetch=dead.prefetch,
+            work_queue=self.work_queue,
+            worker_timeout=self.worker_timeout,
+        )
+        successor.consumer = dead.consumer  # worker threads go on to finish what it delivered
+        self.consumers[queue_name] = successor
+        try:
+            dead.close()  # its unacknowledged messages come back by that
+        except Exception:
+            log.exception("the dead consumer of %s could not be closed", queue_name)
+        successor.start()
