@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import psycopg
@@ -18,12 +19,17 @@ from psycopg.conninfo import make_conninfo
 
 from tasks import leases
 from tasks.coroner import Coroner
+from tasks.database import connect
+from tasks.embedded import DATABASE, ROLE, SETTINGS, postgres_at
 from tasks.ids import new_id
 from tasks.judge import Loss
 from tasks.leases import LOCK_CLASS, Lease, Profile
 from tasks.ledger import Ledger
+from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.values import NewTask
+from tests.support.proxy import Proxy
+from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
@@ -37,6 +43,9 @@ HOLDER_PROGRAM = """
 import sys, threading
 from uuid import UUID
 from tasks import leases
+from tasks.database import connect
+from tasks.embedded import DATABASE, ROLE, SETTINGS, postgres_at
+from tasks.migrations import migrate
 from tasks.database import connect
 
 leases.HEARTBEAT_SECONDS = 0.1
@@ -200,6 +209,20 @@ def test_a_frozen_process_is_lost_once_its_lease_is_over_and_not_before_and_is_n
     holder.signal(signal.SIGCONT)
 
 
+def test_a_jump_of_the_wall_clock_makes_nobody_look_frozen_and_hides_nobody_who_is(
+    holder: Holder, observer: Coroner, sql: psycopg.Connection[Any]
+) -> None:
+    # Given heartbeats of long ago, or of a time to come
+    for jump in ("-1 day", "1 day"):
+        sql.execute("UPDATE workers SET heartbeat_at = heartbeat_at + %s::interval", (jump,))
+        assert for_seconds(0.5, lambda: observer.lost() == [])
+    # When a process freezes just after such a jump, then it is found all the same.
+    holder.signal(signal.SIGSTOP)
+    sql.execute("UPDATE workers SET heartbeat_at = heartbeat_at + '10 years'")
+    eventually(lambda: observer.lost() == holder.froze, timeout=4 * LEASE_SECONDS)
+    holder.signal(signal.SIGCONT)
+
+
 def test_a_process_that_thaws_in_time_keeps_its_lease(holder: Holder, observer: Coroner) -> None:
     holder.signal(signal.SIGSTOP)
     assert for_seconds(LEASE_SECONDS / 3, lambda: observer.lost() == [])
@@ -284,6 +307,55 @@ def test_while_postgres_is_away_nobody_is_judged(record: str) -> None:
 
     assert observer.lost() == []
     observer.close()
+
+
+def test_after_an_outage_longer_than_a_lease_only_those_are_lost_that_do_not_come_back(record: str) -> None:
+    """The rescue storm: while Postgres was away nobody could beat, and all locks were given up."""
+    proxy = Proxy(record)
+    holders = [Holder(proxy.url) for _ in range(3)]
+    with coroner_of(proxy.url) as observer:
+        try:
+            assert for_seconds(0.5, lambda: observer.lost() == [])
+            # Given an outage of two leases, in which one of three processes dies
+            proxy.shut()
+            holders[0].signal(signal.SIGKILL)
+            assert for_seconds(2 * LEASE_SECONDS, lambda: observer.lost() == [])
+            # When Postgres is back, then nobody is lost before one more lease, and then only that one.
+            proxy.open()
+            assert for_seconds(LEASE_SECONDS - 0.5, lambda: observer.lost() == [])
+            eventually(lambda: observer.lost() == holders[0].died)
+            assert for_seconds(LEASE_SECONDS, lambda: observer.lost() == holders[0].died)
+        finally:
+            for holder in holders:
+                holder.end()
+            proxy.end()
+
+
+def test_an_observer_that_begins_after_a_restart_of_postgres_gives_everybody_a_lease(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "listen_addresses": "127.0.0.1", "fsync": "off"}
+    port = free_port()
+    holders: list[Holder] = []
+    try:
+        # Given two processes and a Postgres that is stopped; one of them dies meanwhile
+        with postgres_at(tmp_path / "postgres", settings, port=port) as home:
+            url = f"postgresql://{ROLE}:{quote(home.password)}@127.0.0.1:{port}/{DATABASE}"
+            database = connect(url)
+            migrate(database)
+            database.close_all()
+            holders = [Holder(url), Holder(url)]
+        holders[0].signal(signal.SIGKILL)
+        # When it was started again and somebody begins to look, who knows of no outage
+        with (
+            postgres_at(tmp_path / "postgres", settings, port=port),
+            coroner_of(url, lease=2 * LEASE_SECONDS) as observer,
+        ):
+            # Then it waits for a lease, although both locks may be free, and finds the dead one alone.
+            assert for_seconds(2 * LEASE_SECONDS - 0.5, lambda: observer.lost() == [])
+            eventually(lambda: observer.lost() == holders[0].died)
+            assert holders[1].process.poll() is None
+    finally:
+        for holder in holders:
+            holder.end()
 
 
 def test_a_living_process_whose_connection_broke_takes_its_lock_again_in_time(
