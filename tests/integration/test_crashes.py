@@ -102,16 +102,39 @@ def test_every_task_completes_although_a_worker_is_killed_in_the_middle(board: I
     moves = {task_id: board.moves(task_id) for task_id in ids}
     assert all(states[-1] == "completed" for states in moves.values())
     assert all(states.count("completed") == 1 for states in moves.values())
-    # and what the killed one was running, and nothing else, was taken back within seconds and ran again
+    # and what the killed one was running, and nothing else, was taken back soon and ran again at once
     lost = {n for n, task_id in enumerate(ids) if deaths(board, task_id)}
     assert 1 <= len(lost) <= 4
     assert [board.ended_attempts(ids[n])[0]["outcome"] for n in lost] == ["lost"] * len(lost)
     taken_back = board.value(
         "SELECT extract(epoch FROM max(ended_at)) FROM attempts WHERE task_id = ANY(%s)", ids
     )
-    assert float(taken_back) - killed_at < 5.0
+    assert float(taken_back) - killed_at < 2.0
+    ran_again = board.value(
+        "SELECT extract(epoch FROM max(started_at)) FROM task_state WHERE id = ANY(%s) AND deaths > 0", ids
+    )
+    assert float(ran_again) - float(taken_back) < 1.0
     of_others = [line for line in board.traces() if int(line.rpartition("-")[2]) not in lost]
     assert len(set(of_others)) == len(of_others) == 2 * (200 - len(lost))
+
+
+def test_two_clocks_take_each_task_back_once_and_one_of_them_is_enough(board: Installation) -> None:
+    # Given two clocks, of which one is killed together with a worker at work
+    other_clock = board.start_clock()
+    for victim_of, kill_clock in (("first", False), ("second", True)):
+        victim = board.start_worker()
+        ids = board.submit_all(work(4, 60, victim_of))
+        eventually(lambda one=victim: len(board.traces_of_process(one.pid)) == 4, 20)  # type: ignore[misc]
+        if kill_clock:
+            other_clock.kill()
+        # When the worker is killed
+        victim.kill()
+        # Then each of its tasks is taken back, once
+        eventually(lambda ids=ids: all(board.task(one).status == "queued" for one in ids))  # type: ignore[misc]
+        assert [deaths(board, one) for one in ids] == [1] * 4
+        assert all(board.moves(one) == ["queued", "running", "queued"] for one in ids)
+        for one in ids:
+            board.kit.ledger.cancel(one).result(10)
 
 
 def test_a_stage_that_kills_its_worker_runs_again_and_no_finished_stage_does(board: Installation) -> None:

@@ -56,6 +56,12 @@ class Running:
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
+    @property
+    def children(self) -> list[psutil.Process]:
+        """The workers that it supervises now."""
+        children = psutil.Process(self.pid).children()
+        return [child for child in children if "pipelines.worker" in child.cmdline()]
+
     def terminate(self) -> None:
         """Ask it to end (SIGTERM)."""
         self._process.terminate()
@@ -109,6 +115,11 @@ class Installation:
         """Start a worker; ``environ`` is without the prefix: ``ACTORS="…"``."""
         given = {"CALLBOARD_THREADS": str(threads), "CALLBOARD_WORKER_QUEUES": ",".join(queues)}
         return self._start("worker", "pipelines.worker", given | _prefixed(environ))
+
+    def start_workers(self, processes: int, *, threads: int = 4, **environ: str) -> Running:
+        """Start workers under a supervisor, as ``callboard worker`` does."""
+        arguments = ["worker", "--processes", str(processes), "--threads", str(threads)]
+        return self._start("workers", "api.cli", _prefixed(environ), arguments)
 
     def start_clock(self, **environ: str) -> Running:
         """Start a clock."""
