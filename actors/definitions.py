@@ -21,13 +21,17 @@ _BY_NAME_ALONE = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How tasks of a type run unless a task says otherwise. ``timeout`` is in seconds."""
+    """How tasks of a type run unless a task says otherwise. ``timeout`` is in seconds.
+
+    ``isolated`` tasks run in a process of their own, which is killed when their time is up.
+    """
 
     queue: str = DEFAULT_QUEUE
     max_retries: int | None = None
     timeout: float | None = None
     backoff: dict[str, Any] | None = None
     retry_on: tuple[type[BaseException], ...] = (Exception,)
+    isolated: bool = False
 
 
 class Actor(Generic[P, R]):
@@ -99,6 +103,7 @@ def actor(
     timeout: float | None = None,
     backoff: str | dict[str, Any] | None = None,
     retry_on: tuple[type[BaseException], ...] = (Exception,),
+    isolated: bool = False,
 ) -> Callable[[Callable[P, R]], Actor[P, R]]: ...
 
 
@@ -126,6 +131,7 @@ class _Limits(msgspec.Struct):
     queue: Annotated[str, msgspec.Meta(min_length=1)] = DEFAULT_QUEUE
     max_retries: Annotated[int, msgspec.Meta(ge=0)] | None = None
     timeout: Annotated[float, msgspec.Meta(gt=0, le=MOST_TIMEOUT)] | None = None
+    isolated: bool = False
 
 
 def make_policy(name: str, **given: Any) -> Policy:

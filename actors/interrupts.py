@@ -6,9 +6,11 @@ that came late would hit our own code, or the next task.
 
 import ctypes
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -57,11 +59,23 @@ class _Inside:
                 continue
 
 
-class Interrupts:
-    """All attempts that are inside an actor in this process, and the thread that watches their time."""
+class Watch:
+    """One attempt that is inside its actor in another process: an interrupt only leaves its reason here."""
 
     def __init__(self) -> None:
-        self._inside: dict[UUID, _Inside] = {}
+        self.deadline = math.inf
+        self.reason: BaseException | None = None
+
+    def interrupt(self, kind: type[BaseException]) -> None:
+        """Leave the reason for whoever waits for that process; the first one counts."""
+        self.reason = self.reason or kind()
+
+
+class Interrupts:
+    """All attempts of this process that are inside an actor, and the thread that watches their time."""
+
+    def __init__(self) -> None:
+        self._inside: dict[UUID, _Inside | Watch] = {}
         self._over: type[BaseException] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="callboard-timeouts", daemon=True)
@@ -92,6 +106,18 @@ class Interrupts:
                 inside.leave()
         finally:  # by now the door is closed, or the one interrupt hit the line before
             self._inside.pop(current.id, None)
+
+    @contextmanager
+    def watch(self, task_id: UUID) -> Iterator[Watch]:
+        """Interrupts of a task that runs in another process, as reasons; nothing is raised on this thread."""
+        watch = Watch()
+        self._inside[task_id] = watch
+        try:
+            if self._over is not None:
+                watch.interrupt(self._over)
+            yield watch
+        finally:
+            self._inside.pop(task_id, None)
 
     def cancel(self, task_id: UUID) -> None:
         """Interrupt a task, if it is inside an actor here."""

@@ -12,10 +12,13 @@ import dramatiq
 import dramatiq.worker
 import msgspec
 
+from actors.attempt import Attempts
 from actors.context import Drained, Resources
 from actors.delivery import Slots
 from actors.inquests import Inquests
 from actors.interrupts import Interrupts
+from actors.isolation.children import Children, Program
+from actors.isolation.runner import Runner
 from actors.local_broker import LocalBroker
 from actors.rabbitmq import topology
 from actors.rabbitmq.broker import RabbitBroker
@@ -30,7 +33,7 @@ from tasks.leases import Lease, Profile
 from tasks.ledger import CANCEL_CHANNEL, READY_CHANNEL, Ledger
 from tasks.notices import Listener
 from tasks.queries import Queries
-from tasks.values import Refused
+from tasks.values import Claimed, Refused
 
 log = logging.getLogger("callboard.worker")
 
@@ -40,9 +43,13 @@ LAST_WORDS_SECONDS = 5.0
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker process runs. ``queues``: only these; empty: all there are."""
+    """How a worker process runs. ``queues``: only these; empty: all there are.
+
+    ``isolated`` starts the processes in which tasks run alone.
+    """
 
     database_url: str
+    isolated: Program
     broker_urls: Sequence[str] = ()
     queue_type: str = "classic"
     threads: int = 8
@@ -72,9 +79,8 @@ class Worker:
         self._interrupts = Interrupts()
         self._stopping = threading.Event()
         self.lease_lost = threading.Event()
-        self._call = RecordedCall(
-            ledger, registry, resources, self._interrupts, flow, backoff_factor=options.backoff_factor
-        )
+        self._children = Children(options.isolated, most_idle=options.threads)
+        self._call = RecordedCall(ledger, self._runner(resources), flow)
         self._broker: LocalBroker | RabbitBroker = (
             RabbitBroker(self._intake()) if options.broker_urls else LocalBroker(ledger, self._slots)
         )
@@ -126,10 +132,28 @@ class Worker:
         blocked = self._call.running  # where no interrupt is noticed: their threads end with us
         wait([self._ledger.release(claim) for claim in blocked], LAST_WORDS_SECONDS)
         self._call.wait_until_recorded(LAST_WORDS_SECONDS)
+        self._children.close()
         self._listener.close()
         self._interrupts.close()
         self._inquests.close()
         self._lease.close()
+
+    def _runner(self, resources: Resources) -> Runner:
+        report, save = self._report, self._ledger.checkpoint
+        attempts = Attempts(
+            self._registry,
+            resources,
+            self._interrupts,
+            report,
+            save,
+            backoff_factor=self._options.backoff_factor,
+        )
+        return Runner(self._registry, attempts, self._interrupts, self._children, report, save)
+
+    def _report(
+        self, claim: Claimed, percent: float, phase: str | None, message: str | None, details: dict[str, Any]
+    ) -> None:
+        self._ledger.report(claim, percent, phase, message, details or None)
 
     def _profile(self) -> Profile:
         queues = list(self._options.queues) or self._registry.queues

@@ -8,7 +8,7 @@ from actors.definitions import Actor
 from actors.errors import DefinitionError
 from actors.registry import Registry, load_module, members
 from pipelines.composition import Pipeline, Stage
-from tasks.catalogue import TaskType
+from tasks.values import TaskType
 
 
 class Catalogue:

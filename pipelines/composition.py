@@ -130,6 +130,8 @@ def stage(
     retries: int | None = None,
     timeout: float | None = None,
     backoff: str | dict[str, Any] | None = None,
+    retry_on: tuple[type[BaseException], ...] = (Exception,),
+    isolated: bool = False,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]: ...
 
 

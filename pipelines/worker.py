@@ -6,6 +6,7 @@ import sys
 import threading
 
 from actors.context import Resources
+from actors.isolation.children import Program
 from actors.supervisor import stop_on_signals, stop_with_parent
 from actors.worker import Worker, WorkerOptions
 from pipelines import logs
@@ -13,12 +14,13 @@ from pipelines.bootstrap import Kit, app_version, open_kit
 from pipelines.documents.conversion import end_idle_children
 from pipelines.documents.stages import Workshop
 from tasks.errors import CallboardError
-from tasks.settings import Settings
+from tasks.settings import PREFIX, Settings
 
 log = logging.getLogger("callboard.worker")
 
 DRAIN_SECONDS = 60.0
 QUEUES_VARIABLE = "CALLBOARD_WORKER_QUEUES"
+ISOLATED = "pipelines.isolated"
 
 
 def main() -> int:
@@ -52,6 +54,7 @@ def make_worker(kit: Kit, queues: tuple[str, ...] = ()) -> Worker:
     kit.open_publisher()
     options = WorkerOptions(
         database_url=kit.database_url,
+        isolated=Program((sys.executable, "-m", ISOLATED), {f"{PREFIX}DATABASE_URL": kit.database_url}),
         broker_urls=settings.broker_urls,
         queue_type=settings.queue_type,
         threads=settings.threads,

@@ -2,18 +2,10 @@
 
 from collections.abc import Sequence
 
-import msgspec
 from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks.database import session
-
-
-class TaskType(msgspec.Struct, frozen=True):
-    """A declared type and the queue that its tasks go to unless they say otherwise."""
-
-    name: str
-    queue_name: str
-    is_pipeline: bool = False
+from tasks.values import TaskType
 
 
 def declare(database: PooledPostgresqlDatabase, types: Sequence[TaskType]) -> None:

@@ -41,6 +41,14 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     is_run: bool = False
 
 
+class TaskType(msgspec.Struct, frozen=True):
+    """A declared type and the queue that its tasks go to unless they say otherwise."""
+
+    name: str
+    queue_name: str
+    is_pipeline: bool = False
+
+
 class Once(msgspec.Struct, frozen=True):
     """A submission that is made once for a key: who makes it, where, and a fingerprint of what is asked."""
 

@@ -10,7 +10,7 @@ import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks import queries as module
-from tasks.catalogue import TaskType, declare
+from tasks.catalogue import declare
 from tasks.database import connect
 from tasks.errors import InvalidField, Unavailable
 from tasks.ids import new_id
@@ -20,7 +20,7 @@ from tasks.ledger.runs import Advance
 from tasks.queries import Queries
 from tasks.records import Event, Page, Task, TaskFilter
 from tasks.states import is_legal
-from tasks.values import Claimed, NewTask, TaskError
+from tasks.values import Claimed, NewTask, TaskError, TaskType
 from tests.support.waiting import eventually
 
 OOPS = TaskError("actor_error", "RuntimeError: oops", "Traceback …")

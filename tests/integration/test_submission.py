@@ -16,11 +16,12 @@ from pipelines.catalogue import Catalogue
 from pipelines.composition import Pipeline, stage
 from pipelines.flow import Defaults
 from pipelines.submission import Check, Order, Submission
-from tasks.catalogue import TaskType, declare
+from tasks.catalogue import declare
 from tasks.errors import InvalidField
 from tasks.ids import new_id
 from tasks.ledger import Ledger
 from tasks.queries import Queries
+from tasks.values import TaskType
 
 
 class Letter(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,0 +1,165 @@
+"""An attempt: run the actor, judge what it did. The verdict is a value, and nothing is raised.
+
+It is the same on a thread of the worker and in a process of its own.
+"""
+
+import traceback
+from typing import Any
+
+import msgspec
+
+from actors import backoff, context
+from actors.context import Cancelled, CurrentTask, Drained, Reporter, Resources, Saver, TimedOut
+from actors.definitions import Actor
+from actors.errors import Permanent, RetryAfter
+from actors.interrupts import Interrupts
+from actors.kept import as_kept
+from actors.registry import Registry
+from tasks.errors import CallboardError, InvalidField
+from tasks.values import Claimed, TaskError
+
+MOST_MESSAGE = 2_000
+MOST_TRACEBACK = 20_000
+MOST_NAME = 200
+LONGEST_WAIT = 30 * 86_400.0
+
+
+class Completed(msgspec.Struct, frozen=True, tag=True):
+    """The actor returned, with a result that JSON can hold."""
+
+    result: Any
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The attempt failed; ``retry_in`` seconds until the next one, None if there is none."""
+
+    error: TaskError
+    retry_in: float | None
+
+
+class GivenUp(msgspec.Struct, frozen=True, tag=True):
+    """The attempt was interrupted; ``hand_back`` says whether the task is still ours to give back."""
+
+    hand_back: bool
+
+
+class Lost(msgspec.Struct, frozen=True, tag=True):
+    """The process of its own that ran the attempt died; ``how`` is told to people."""
+
+    how: str
+
+
+Verdict = Completed | Failed | GivenUp | Lost
+
+
+class Attempts:
+    """Runs claimed tasks on the calling thread, with all that an actor may use."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        resources: Resources,
+        interrupts: Interrupts,
+        report: Reporter,
+        save: Saver,
+        *,
+        backoff_factor: float = 2.0,
+    ) -> None:
+        self._registry = registry
+        self._resources = resources
+        self._interrupts = interrupts
+        self._report = report
+        self._save = save
+        self._backoff_factor = backoff_factor
+
+    def run(self, claim: Claimed) -> Verdict:
+        """Run a task to its verdict."""
+        try:
+            actor = self._registry.get(claim.task_type)
+            if actor is None:
+                return GivenUp(hand_back=True)
+            payload = msgspec.json.decode(claim.payload)
+            current = CurrentTask(claim, payload, self._report, self._save, self._resources)
+            context.enter(current)
+            result = self._interrupts.run(current, claim.timeout, lambda: actor.run(payload))
+            return Completed(_as_builtins(result))
+        except BaseException as error:
+            return self.judge(claim, error)
+        finally:
+            context.enter(None)
+
+    def judge(self, claim: Claimed, error: BaseException) -> Verdict:
+        """The verdict on an attempt that raised, or that was interrupted from outside."""
+        if isinstance(error, Cancelled):
+            return GivenUp(hand_back=False)
+        if isinstance(error, Drained):
+            return GivenUp(hand_back=True)
+        described = describe(claim, error)
+        if not self._may_retry(claim, error):
+            return Failed(described, None)
+        if isinstance(error, RetryAfter):
+            return Failed(described, _sensible(error.seconds))
+        wait_for = backoff.seconds(claim.backoff, claim.failures + 1, factor=self._backoff_factor)
+        return Failed(described, wait_for)
+
+    def _may_retry(self, claim: Claimed, error: BaseException) -> bool:
+        if (
+            isinstance(error, Permanent | InvalidField | NotSerialisable)
+            or claim.failures >= claim.max_retries
+        ):
+            return False
+        actor: Actor[..., Any] | None = self._registry.get(claim.task_type)
+        retryable = (*actor.policy.retry_on, RetryAfter, TimedOut) if actor else (Exception,)
+        return isinstance(error, retryable)
+
+
+class NotSerialisable(CallboardError):
+    """What an actor returned cannot be kept as JSON."""
+
+    code = "result_not_serialisable"
+
+
+def _as_builtins(result: Any) -> Any:
+    """The result as JSON gives it back, so that the next stage sees the same whether it waits or not."""
+    try:
+        return as_kept(result)
+    except ValueError as error:
+        raise NotSerialisable(f"the result: {error}") from error
+
+
+def describe(claim: Claimed, error: BaseException) -> TaskError:
+    """An error as the record keeps it."""
+    if isinstance(error, TimedOut):
+        said = f"it ran for longer than its timeout of {claim.timeout:g} s"
+        return TaskError("timeout", said, error_class="TimedOut")
+    code = error.code if isinstance(error, CallboardError) else "actor_error"
+    said = said_by(error)
+    message = said if isinstance(error, CallboardError) else f"{type(error).__name__}: {said}"
+    trace = _trace(error)[-MOST_TRACEBACK:]
+    name = type(error).__qualname__[:MOST_NAME]
+    return TaskError(code, _storable(message)[:MOST_MESSAGE], _storable(trace), name)
+
+
+def said_by(error: BaseException) -> str:
+    """What an error says; one that fails even at that is no reason to lose a task."""
+    try:
+        return str(error) or "no message"
+    except Exception:
+        return "an error that cannot say what it is"
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return "no traceback could be made"
+
+
+def _sensible(seconds: float) -> float:
+    """A wait as it is kept: not negative, not a nonsense number, not longer than a month."""
+    return min(max(0.0, seconds), LONGEST_WAIT) if seconds == seconds else 0.0
+
+
+def _storable(text: str) -> str:
+    """Text without what Postgres cannot keep: NUL and lone surrogates."""
+    return text.replace("\0", "�").encode("utf-8", "replace").decode()

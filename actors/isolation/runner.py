@@ -1,0 +1,110 @@
+"""Who runs an attempt: the worker's own thread, or, where it must be alone, a child process."""
+
+import logging
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Final
+
+from actors.attempt import Attempts, Completed, Failed, GivenUp, Lost, Verdict, said_by
+from actors.context import Reporter, Saver, TimedOut
+from actors.interrupts import INTERRUPTIONS, Interrupts, Watch
+from actors.isolation.children import Child, ChildDied, Children, NotStarted
+from actors.isolation.wire import Progress, Run, Save, Saved
+from actors.registry import Registry
+from tasks.values import Claimed
+
+log = logging.getLogger("callboard.worker")
+
+#: Between the interrupt that is raised inside a child when its time is up, and the end of the child.
+GRACE_SECONDS: Final = 2.0
+START_SECONDS: Final = 60.0
+STEP_SECONDS: Final = 0.1
+PAUSE_SECONDS: Final = 1.0
+
+
+class Runner:
+    """Runs claimed tasks; isolated ones and suspects in a process of their own."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        attempts: Attempts,
+        interrupts: Interrupts,
+        children: Children,
+        report: Reporter,
+        save: Saver,
+    ) -> None:
+        self._registry = registry
+        self._attempts = attempts
+        self._interrupts = interrupts
+        self._children = children
+        self._report = report
+        self._save = save
+
+    def run(self, claim: Claimed) -> Verdict:
+        """Run a task to its verdict."""
+        actor = self._registry.get(claim.task_type)
+        if actor is not None and (actor.policy.isolated or claim.suspect):
+            return self._run_alone(claim)
+        return self._attempts.run(claim)
+
+    def _run_alone(self, claim: Claimed) -> Verdict:
+        with self._interrupts.watch(claim.id) as watch:
+            try:
+                with self._children.lend(fresh=claim.suspect) as child:
+                    _await_start(child, watch)
+                    return self._follow(child, claim, watch)
+            except INTERRUPTIONS as reason:
+                return self._attempts.judge(claim, reason)
+            except ChildDied as death:
+                return Lost(f"The process of its own that ran the task {death}")
+            except NotStarted as error:
+                log.warning("task %s is handed back, no process could be started for it: %s", claim.id, error)
+                time.sleep(PAUSE_SECONDS)
+                return GivenUp(hand_back=True)
+
+    def _follow(self, child: Child, claim: Claimed, watch: Watch) -> Verdict:
+        """Have the task run, and relay what its actor says, until its verdict or an interrupt comes."""
+        child.send(Run.of(claim))
+        time_is_up = time.monotonic() + claim.timeout
+        watch.deadline = time_is_up + GRACE_SECONDS
+        while watch.reason is None:
+            message = child.receive(STEP_SECONDS)
+            if isinstance(message, Progress) and message.token == claim.token:
+                self._report(claim, message.percent, message.phase, message.message, message.details)
+            elif isinstance(message, Save) and message.token == claim.token:
+                self._relay(child, claim, message)
+            elif isinstance(message, Completed | Failed | GivenUp):
+                child.is_spent = isinstance(message, GivenUp) or time.monotonic() >= time_is_up
+                return message
+        raise watch.reason
+
+    def _relay(self, child: Child, claim: Claimed, save: Save) -> None:
+        """Save a checkpoint; its actor waits for the answer."""
+
+        def answer(saved: "Future[bool]") -> None:
+            error = saved.exception()
+            if error is None:
+                told = Saved(save.token, save.version, done=saved.result())
+            else:
+                code = getattr(error, "code", "actor_error")
+                told = Saved(save.token, save.version, error=(code, said_by(error)))
+            with suppress(ChildDied):
+                child.send(told)
+
+        self._save(claim, save.version, save.state).add_done_callback(answer)
+
+
+def _await_start(child: Child, watch: Watch) -> None:
+    """Wait until a child has imported what it needs; its task's time has not begun."""
+    watch.deadline = time.monotonic() + START_SECONDS
+    try:
+        while not child.is_ready:
+            if isinstance(watch.reason, TimedOut):
+                raise NotStarted(f"it was not ready within {START_SECONDS:g} s")
+            if watch.reason is not None:
+                raise watch.reason
+            child.is_ready = child.receive(STEP_SECONDS) is not None
+    except ChildDied as death:
+        raise NotStarted(f"it {death} before it was ready") from death
