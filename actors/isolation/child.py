@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.attempt import Attempts
-from actors.isolation.wire import Progress, Ready, Run, Save, Saved, Wire
+from actors.isolation.wire import Begun, Progress, Ready, Run, Save, Saved, Wire
 from tasks.errors import CallboardError
 from tasks.values import Claimed, Json
 
@@ -34,8 +34,9 @@ class Served:
     def report(
         self, claim: Claimed, percent: float, phase: str | None, message: str | None, details: dict[str, Any]
     ) -> None:
-        """Tell the worker how far an attempt is."""
-        self._wire.send(Progress(claim.token, percent, phase, message, details))
+        """Tell the worker how far an attempt is; a report that JSON cannot hold is left out."""
+        with suppress(TypeError, ValueError):
+            self._wire.send(Progress(claim.token, percent, phase, message, details))
 
     def save(self, claim: Claimed, version: int, state: Any) -> "Future[bool]":
         """Have the worker save a state."""
@@ -49,7 +50,9 @@ class Served:
         threading.Thread(target=self._read, name="callboard-wire", daemon=True).start()
         self._wire.send(Ready())
         while True:
-            self._wire.send(attempts.run(self._claims.get()))
+            claim = self._claims.get()
+            self._wire.send(Begun())
+            self._wire.send(attempts.run(claim))
 
     def _read(self) -> None:
         """Take what the worker sends, also while an actor runs; without a worker there is nothing to do."""

@@ -10,7 +10,7 @@ from actors.attempt import Attempts, Completed, Failed, GivenUp, Lost, Verdict, 
 from actors.context import Reporter, Saver, TimedOut
 from actors.interrupts import INTERRUPTIONS, Interrupts, Watch
 from actors.isolation.children import Child, ChildDied, Children, NotStarted
-from actors.isolation.wire import Progress, Run, Save, Saved
+from actors.isolation.wire import Begun, Message, Progress, Ready, Run, Save, Saved
 from actors.registry import Registry
 from tasks.values import Claimed
 
@@ -53,7 +53,7 @@ class Runner:
         with self._interrupts.watch(claim.id) as watch:
             try:
                 with self._children.lend(fresh=claim.suspect) as child:
-                    _await_start(child, watch)
+                    _begin(child, claim, watch)
                     return self._follow(child, claim, watch)
             except INTERRUPTIONS as reason:
                 return self._attempts.judge(claim, reason)
@@ -65,8 +65,7 @@ class Runner:
                 return GivenUp(hand_back=True)
 
     def _follow(self, child: Child, claim: Claimed, watch: Watch) -> Verdict:
-        """Have the task run, and relay what its actor says, until its verdict or an interrupt comes."""
-        child.send(Run.of(claim))
+        """Relay what the actor says until the verdict or an interrupt comes."""
         time_is_up = time.monotonic() + claim.timeout
         watch.deadline = time_is_up + GRACE_SECONDS
         while watch.reason is None:
@@ -96,15 +95,23 @@ class Runner:
         self._save(claim, save.version, save.state).add_done_callback(answer)
 
 
-def _await_start(child: Child, watch: Watch) -> None:
-    """Wait until a child has imported what it needs; its task's time has not begun."""
+def _begin(child: Child, claim: Claimed, watch: Watch) -> None:
+    """Hand a task over. Until the child says that it has begun, nothing is the task's fault, or its time."""
     watch.deadline = time.monotonic() + START_SECONDS
     try:
-        while not child.is_ready:
-            if isinstance(watch.reason, TimedOut):
-                raise NotStarted(f"it was not ready within {START_SECONDS:g} s")
-            if watch.reason is not None:
-                raise watch.reason
-            child.is_ready = child.receive(STEP_SECONDS) is not None
+        if not child.is_ready:
+            _hear(child, watch, Ready)
+            child.is_ready = True
+        child.send(Run.of(claim))
+        _hear(child, watch, Begun)
+    except TimedOut:
+        raise NotStarted(f"it was not ready within {START_SECONDS:g} s") from None
     except ChildDied as death:
-        raise NotStarted(f"it {death} before it was ready") from death
+        raise NotStarted(f"it {death} before it had begun") from death
+
+
+def _hear(child: Child, watch: Watch, kind: type[Message]) -> None:
+    """Wait for a message of a kind; what a task left behind in the child may talk before."""
+    while not isinstance(child.receive(STEP_SECONDS), kind):
+        if watch.reason is not None:
+            raise watch.reason

@@ -1,7 +1,8 @@
 """What a worker and the process that runs a task for it say to each other, over a pair of sockets.
 
-A message is its length, four bytes, and that many bytes of JSON. The worker sends a `Run`, the child answers
-with any number of `Progress` and `Save` and with one verdict. A `Save` gets a `Saved`.
+A message is its length, four bytes, and that many bytes of JSON. The child says `Ready` once. The worker
+sends a `Run`; the child answers with `Begun`, any number of `Progress` and `Save`, and one verdict. A `Save`
+gets a `Saved`.
 """
 
 import select
@@ -39,6 +40,10 @@ class Run(msgspec.Struct, frozen=True, tag=True):
         return msgspec.structs.replace(self.claim, state=self.state)
 
 
+class Begun(msgspec.Struct, frozen=True, tag=True):
+    """The child has the task: if it dies from now on, the task is to blame."""
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True):
     """How far the attempt that holds ``token`` is."""
 
@@ -66,7 +71,7 @@ class Saved(msgspec.Struct, frozen=True, tag=True):
     error: tuple[str, str] | None = None
 
 
-Message = Ready | Run | Progress | Save | Saved | Completed | Failed | GivenUp | Lost
+Message = Ready | Run | Begun | Progress | Save | Saved | Completed | Failed | GivenUp | Lost
 
 
 class Wire:
