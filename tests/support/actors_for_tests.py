@@ -7,6 +7,7 @@ what was recorded. The folder of that file, and of the flags that make actors mi
 import ctypes
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -248,6 +249,32 @@ def hoarder(payload: Work) -> None:
     current_task().checkpoint({"thing": object()})
 
 
+# --- in processes of their own -------------------------------------------------------------------
+
+
+@actor(isolated=True)
+def alone(payload: Work) -> dict[str, Any]:
+    """Report, work for some seconds, and tell which process did it."""
+    leave_trace("start", payload.key)
+    current_task().progress(step="half way", done=1, total=2)
+    nap(payload.seconds)
+    leave_trace("end", payload.key)
+    return {"key": payload.key, "attempt": current_task().attempt, "process": os.getpid()}
+
+
+alone_but_flaky = actor(name="alone_but_flaky", isolated=True, backoff=QUICK)(flaky.function)
+alone_but_deaf = actor(name="alone_but_deaf", isolated=True)(deaf.function)
+alone_and_deadly = actor(name="alone_and_deadly", isolated=True)(killer.function)
+alone_climber = actor(name="alone_climber", isolated=True, backoff=QUICK)(climber.function)
+
+
+@actor(isolated=True)
+def hogging(payload: Work) -> None:
+    """Hold the interpreter's lock in C for hours."""
+    leave_trace("start", payload.key)
+    re.match("(a+)+b", "a" * 60)
+
+
 # --- pipelines -----------------------------------------------------------------------------------
 
 
@@ -311,8 +338,24 @@ def add_up(payload: list[int]) -> int:
     return sum(payload)
 
 
+@stage(isolated=True, backoff=QUICK)
+def doubled(payload: list[int]) -> list[int]:
+    trace_stage("doubled")
+    return [2 * number for number in payload]
+
+
+@stage(isolated=True)
+def fatal(payload: list[int]) -> list[int]:
+    """Kill its own process, always."""
+    trace_stage("fatal")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return payload
+
+
 numbers = Pipeline("numbers", make_list | square.map(batch=2) | total)
 guessed = Pipeline("guessed", guess | square.map(batch=2) | total)
 deadly_numbers = Pipeline("deadly_numbers", make_list | die_first | square.map(batch=2) | total)
 fragile_numbers = Pipeline("fragile_numbers", make_list | fragile.map() | add_up)
 lingering = Pipeline("lingering", linger)
+doubled_numbers = Pipeline("doubled_numbers", make_list | doubled | add_up)
+fatal_numbers = Pipeline("fatal_numbers", make_list | fatal | add_up)

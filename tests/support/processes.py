@@ -250,6 +250,10 @@ class Installation:
         """The "word key" that one process left."""
         return [f"{word} {key}" for word, key, by in self._lines() if by == str(pid)]
 
+    def processes_that_left(self, word: str, key: object) -> list[int]:
+        """The processes that left a "word key", in order."""
+        return [int(by) for said, of, by in self._lines() if (said, of) == (word, str(key))]
+
     def _lines(self) -> list[list[str]]:
         file = self.folder / "effects"
         return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
