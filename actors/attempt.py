@@ -43,13 +43,15 @@ class GivenUp(msgspec.Struct, frozen=True, tag=True):
     hand_back: bool
 
 
-class Lost(msgspec.Struct, frozen=True, tag=True):
+class Lost(msgspec.Struct, frozen=True):
     """The process of its own that ran the attempt died; ``how`` is told to people."""
 
     how: str
 
 
-Verdict = Completed | Failed | GivenUp | Lost
+#: What can be judged where the actor ran; that its process died is seen from outside.
+Judged = Completed | Failed | GivenUp
+Verdict = Judged | Lost
 
 
 class Attempts:
@@ -72,7 +74,7 @@ class Attempts:
         self._save = save
         self._backoff_factor = backoff_factor
 
-    def run(self, claim: Claimed) -> Verdict:
+    def run(self, claim: Claimed) -> Judged:
         """Run a task to its verdict."""
         try:
             actor = self._registry.get(claim.task_type)
@@ -88,7 +90,7 @@ class Attempts:
         finally:
             context.enter(None)
 
-    def judge(self, claim: Claimed, error: BaseException) -> Verdict:
+    def judge(self, claim: Claimed, error: BaseException) -> Judged:
         """The verdict on an attempt that raised, or that was interrupted from outside."""
         if isinstance(error, Cancelled):
             return GivenUp(hand_back=False)

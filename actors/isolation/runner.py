@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final
 
-from actors.attempt import Attempts, Completed, Failed, GivenUp, Lost, Verdict, said_by
+from actors.attempt import Attempts, GivenUp, Judged, Lost, Verdict, said_by
 from actors.context import Reporter, Saver, TimedOut
 from actors.interrupts import INTERRUPTIONS, Interrupts, Watch
 from actors.isolation.children import Child, ChildDied, Children, NotStarted
@@ -74,7 +74,7 @@ class Runner:
                 self._report(claim, message.percent, message.phase, message.message, message.details)
             elif isinstance(message, Save) and message.token == claim.token:
                 self._relay(child, claim, message)
-            elif isinstance(message, Completed | Failed | GivenUp):
+            elif isinstance(message, Judged):
                 child.is_spent = isinstance(message, GivenUp) or time.monotonic() >= time_is_up
                 return message
         raise watch.reason

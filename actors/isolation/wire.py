@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.attempt import Completed, Failed, GivenUp, Lost
+from actors.attempt import Judged
 from tasks.values import Claimed, Json
 
 LENGTH: Final = struct.Struct(">I")
@@ -71,7 +71,7 @@ class Saved(msgspec.Struct, frozen=True, tag=True):
     error: tuple[str, str] | None = None
 
 
-Message = Ready | Run | Begun | Progress | Save | Saved | Completed | Failed | GivenUp | Lost
+Message = Ready | Run | Begun | Progress | Save | Saved | Judged
 
 
 class Wire:

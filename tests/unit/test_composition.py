@@ -25,7 +25,7 @@ class Markdown(msgspec.Struct):
     text: str
 
 
-@stage(queue="convert", retries=2, timeout=120)
+@stage(queue="convert", retries=2, timeout=120, retry_on=(OSError,), isolated=True)
 def convert(source: Source) -> Markdown:
     return Markdown(source.path)
 
@@ -93,6 +93,7 @@ def test_the_stages_are_actors_under_their_full_names_with_their_policies() -> N
 
     assert (one.name, other.name) == ("documents.convert", "documents.chunk")
     assert (one.policy.queue, one.policy.max_retries, one.policy.timeout) == ("convert", 2, 120)
+    assert (one.policy.retry_on, one.policy.isolated) == ((OSError,), True)
     assert one.run({"path": "a b"}) == Markdown("a b")
 
 

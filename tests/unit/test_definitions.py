@@ -48,12 +48,18 @@ def test_a_policy_is_given_with_the_decorator() -> None:
         timeout=30,
         backoff="fixed",
         retry_on=(OSError,),
+        isolated=True,
     )
     def ship_by_sea(order: Order) -> None: ...
 
     assert ship_by_sea.name == "shop.ship"
     assert ship_by_sea.policy == Policy(
-        queue="shipping", max_retries=5, timeout=30, backoff={"kind": "fixed"}, retry_on=(OSError,)
+        queue="shipping",
+        max_retries=5,
+        timeout=30,
+        backoff={"kind": "fixed"},
+        retry_on=(OSError,),
+        isolated=True,
     )
 
 
@@ -91,6 +97,7 @@ def test_a_lambda_needs_a_name() -> None:
         ({"timeout": "1 minute"}, "timeout"),
         ({"retry_on": (OSError, "TimeoutError")}, "retry_on"),
         ({"retry_on": OSError}, "retry_on"),
+        ({"isolated": "yes"}, "isolated"),
     ],
     ids=lambda value: repr(value) if isinstance(value, dict) else "",
 )

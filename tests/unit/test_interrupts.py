@@ -212,6 +212,33 @@ def test_an_actor_is_interrupted_once_and_may_finish_what_it_catches(interrupts:
     assert attempt.end() == "put away"
 
 
+# --- in another process ------------------------------------------------------------------------------
+
+
+def test_an_attempt_in_another_process_is_told_to_stop_by_a_reason_and_nothing_is_raised(
+    interrupts: Interrupts,
+) -> None:
+    task_id = new_id()
+    with interrupts.watch(task_id) as watch:
+        assert (watch.reason, interrupts.count) == (None, 1)
+        interrupts.cancel(task_id)
+        interrupts.everything()
+        assert isinstance(watch.reason, Cancelled)  # the first reason counts
+    assert interrupts.count == 0
+
+
+def test_an_attempt_in_another_process_is_told_when_its_deadline_has_passed(interrupts: Interrupts) -> None:
+    with interrupts.watch(new_id()) as watch:
+        watch.deadline = time.monotonic() + 0.05
+        eventually(lambda: isinstance(watch.reason, TimedOut))
+
+
+def test_an_attempt_that_comes_after_the_end_is_told_at_once(interrupts: Interrupts) -> None:
+    interrupts.everything()
+    with interrupts.watch(new_id()) as watch:
+        assert isinstance(watch.reason, Drained)
+
+
 # --- progress ----------------------------------------------------------------------------------------
 
 
