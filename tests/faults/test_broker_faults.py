@@ -132,8 +132,8 @@ def test_failing_tasks_are_retried_or_fail_although_rabbitmq_refuses_their_messa
     board.start_clock()
     board.start_worker(threads=8)
     board.wait_for_workers(1)
-    again = Load(api.url, effects(0.1, failures=1), count=200).wait(30)
-    never = Load(api.url, effects(0.1, hopeless=True), count=20).wait(30)
+    again = Load(api.url, effects(0.05, failures=1), count=200).wait(30)
+    never = Load(api.url, effects(0.05, hopeless=True), count=20).wait(30)
     # When RabbitMQ refuses everything that is published while they fail
     rabbit.refuse_publishes()
     failed = "SELECT count(*) FROM attempts"

@@ -50,13 +50,14 @@ def test_two_clocks_never_dispatch_or_rescue_twice_though_one_jumps_and_one_is_k
     board.start_worker()
     board.wait_for_workers(2)
     # and 200 tasks that are due now, and 200 that become due bit by bit
-    accepted = Load(api.url, effects(0.1), count=200).wait(30)
+    accepted = Load(api.url, effects(0.3), count=200).wait(30)
     delays = [chance.uniform(0.5, 6.0) for _ in range(200)]
     accepted += board.submit_batch(api, [{"task_type": "effect", "delay": seconds} for seconds in delays])
     # When its time jumps an hour ahead and two back, a worker is killed, and then one of the clocks
     for seconds in (HOUR, -HOUR):
         time.sleep(chance.uniform(0.3, 1.0))
         wall.jump(seconds)
+    eventually(lambda: victim.pid in {one.pid for one in board.starts()}, 10)
     victim.kill()
     lost = "SELECT count(*) FROM attempts WHERE outcome = 'lost'"
     eventually(lambda: board.ask(lost), 20)
