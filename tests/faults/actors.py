@@ -1,5 +1,8 @@
 """The actors of the fault suite, as ``CALLBOARD_ACTORS`` names them: all they do is seen in the sink."""
 
+import ctypes
+import os
+import signal
 import time
 
 import msgspec
@@ -45,6 +48,23 @@ def effect(payload: Effect) -> Ran:
         raise Permanent("it was told to fail", code="hopeless")
     if current_task().attempt <= payload.failures:
         raise RuntimeError("it was told to fail for now")
+    mark("end")
+    return Ran(token)
+
+
+@actor(backoff=QUICK)
+def deadly(payload: Effect) -> None:
+    """Kill the process that runs it, always."""
+    mark("start")
+    nap(payload.seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@actor(backoff=QUICK)
+def hogging(payload: Effect) -> Ran:
+    """Hold the interpreter's lock all the time, as a call into C may: no other thread of the process runs."""
+    token = mark("start")
+    ctypes.PyDLL(None).usleep(int(payload.seconds * 1_000_000))
     mark("end")
     return Ran(token)
 

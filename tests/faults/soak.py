@@ -38,6 +38,7 @@ KINDS = {
     "api.process": "api",
     "pipelines.worker": "worker",
     "pipelines.clock": "clock",
+    "pipelines.isolated": "isolated",
     "api.cli": "supervisor",
 }
 #: A task may fail only if it was told to, or if it was at work in three processes that died.
