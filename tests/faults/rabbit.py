@@ -71,10 +71,11 @@ class Rabbit:
         self.control("set_vm_memory_high_watermark", "0.4")
 
     def refuse_publishes(self) -> None:
-        """Let every queue nack what is published to it."""
+        """Let every queue nack what is published to it, and keep what it has."""
         self._spoiled.append(self.allow_publishes)
-        rule = '{"max-length":0,"overflow":"reject-publish"}'
-        self.control("set_policy", "full", ".*", rule, "--apply-to", "queues")
+        # In two steps: a queue that learns of both at once drops what it has, before it refuses anything.
+        for rule in ('{"overflow":"reject-publish"}', '{"overflow":"reject-publish","max-length":0}'):
+            self.control("set_policy", "full", ".*", rule, "--apply-to", "queues")
 
     def allow_publishes(self) -> None:
         """Let the queues take messages again."""
