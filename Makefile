@@ -46,5 +46,10 @@ fmt: setup
 bench: setup
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
+.PHONY: peers
+# The faults 1-8 on plain dramatiq, for comparison. ONLY="2 7" plays some; FAULT_SEED repeats a run.
+peers: setup
+	@$(BIN)/python -m tests.faults.peers $(ONLY)
+
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements.lock

@@ -1,0 +1,1 @@
+"""Plain dramatiq under the faults that Callboard is tried with: ``python -m tests.faults.peers``."""
