@@ -17,9 +17,9 @@ from pathlib import Path
 
 import dramatiq
 
-from tests.faults.peers.node import Rabbit, private_rabbit
 from tests.faults.peers.scenarios import SCENARIOS
 from tests.faults.peers.trial import Account, Trial
+from tests.faults.rabbit import Rabbit, private_rabbit
 
 COLUMNS = (
     "scenario",

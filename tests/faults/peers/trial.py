@@ -17,8 +17,8 @@ from typing import Any
 import pika
 from pika.exceptions import ChannelClosedByBroker
 
-from tests.faults.peers.node import Rabbit
 from tests.faults.peers.sink import Sink
+from tests.faults.rabbit import Rabbit
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[3]
