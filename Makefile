@@ -7,7 +7,7 @@ SEEDS ?= 3
 MINUTES ?= 30
 SEED ?=
 
-.PHONY: setup demo test check bench faults soak fmt lock
+.PHONY: setup demo test check bench faults peers soak fmt lock
 
 setup: .venv/.complete
 
@@ -46,7 +46,6 @@ fmt: setup
 bench: setup
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
-.PHONY: peers
 # The faults 1-8 on plain dramatiq, for comparison. ONLY="2 7" plays some; FAULT_SEED repeats a run.
 peers: setup
 	@$(BIN)/python -m tests.faults.peers $(ONLY)

@@ -53,7 +53,8 @@ class _Inside:
             try:
                 with self.lock:  # nothing can come between taking it and giving it back
                     self.active = False
-                    _raise_in(self.thread, None)
+                    if self.raised:  # calling back what never came would leave CPython's flag for it up
+                        _raise_in(self.thread, None)
                 return
             except INTERRUPTIONS:
                 continue

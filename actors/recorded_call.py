@@ -75,10 +75,13 @@ class RecordedCall:
         claim = delivery.claim
         try:
             self._record(delivery, self._run(claim))
-        except BaseException as error:
+        except Exception as error:
             log.exception("the verdict on task %s could not be recorded", claim.id)
             delivery.recorded = self._ledger.fail(claim, describe(claim, error), retry_in=None)
             self._settle_after(delivery)
+        except BaseException:  # it hit our own code from outside: no fault of the task
+            log.exception("task %s is handed back", claim.id)
+            delivery.recorded = self._ledger.release(claim)
         if delivery.recorded is not None:
             self._unrecorded.add(delivery.recorded)
             delivery.recorded.add_done_callback(self._unrecorded.discard)
