@@ -102,6 +102,14 @@ def test_the_benchmark_can_be_named() -> None:
     assert "search" in done.stdout
 
 
+def test_the_tests_that_the_fault_suite_names_exist() -> None:
+    text = (REPOSITORY / "tests/faults/README.md").read_text(encoding="utf-8")
+    tests = "".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) > 25
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "deploy/demo/CORPUS.md"])
 def test_files_that_the_documents_name_exist(name: str) -> None:
     text = (REPOSITORY / name).read_text(encoding="utf-8")
