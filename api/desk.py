@@ -8,7 +8,10 @@ from typing import ParamSpec, TypeVar
 
 from api.draining import Draining
 from pipelines.bootstrap import Kit
+from tasks.errors import Unavailable
 
+#: A Postgres that is gone is known at once; one that stands still is waited for no longer than this.
+ANSWER_SECONDS = 5.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -22,17 +25,37 @@ class Desk:
         # As many threads as connections: one more could only wait for a connection.
         self._threads = ThreadPoolExecutor(kit.settings.db_pool, "callboard-api")
 
-    async def ask(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call something that blocks, in a thread."""
-        call = partial(question, *args, **kwargs)
+    async def work(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call something that blocks and may take long, in a thread."""
+        call = partial(task, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def ask(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call something that blocks, in a thread; a Postgres that stands still keeps nobody waiting.
+
+        Raises:
+          Unavailable: there was no answer in time.
+        """
+        try:
+            return await asyncio.wait_for(self.work(question, *args, **kwargs), ANSWER_SECONDS)
+        except TimeoutError:
+            raise Unavailable("Postgres does not answer: try again in a moment.") from None
 
     async def committed(self, verb: Future[T]) -> T:
         """Wait for a verb of the ledger; verbs of concurrent requests share a commit.
 
         A client that goes away takes back its request, not the verb: that is in a group with others.
+
+        Raises:
+          Unavailable: it was not committed in time; if it had been begun, it may still be.
         """
-        return await asyncio.shield(asyncio.wrap_future(verb))
+        try:
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(verb)), ANSWER_SECONDS)
+        except TimeoutError:
+            outcome = "nothing was stored" if verb.cancel() else "whether this was stored is not known yet"
+            raise Unavailable(
+                f"Postgres does not answer, {outcome}: try again in a moment, with the same Idempotency-Key."
+            ) from None
 
     def close(self) -> None:
         """Let the threads finish what they do."""

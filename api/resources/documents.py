@@ -56,7 +56,7 @@ class Documents:
     async def on_delete_one(self, req: Request, resp: Response, kb_id: str, document_id: str) -> None:
         """Remove a document and its chunks."""
         owner = caller_of(req).owner
-        await self._desk.ask(self._library.delete_document, kb_id, _known(document_id), owner=owner)
+        await self._desk.work(self._library.delete_document, kb_id, _known(document_id), owner=owner)
         resp.status = 204
 
     async def _take_upload(self, req: Request, kb_id: str, caller: Caller) -> Any:
@@ -65,7 +65,7 @@ class Documents:
         settings = self._desk.kit.settings
         async with received(req, settings.data_dir / "uploads", settings.upload_limit) as upload:
             asked = fields.read(UploadFields, upload.fields, from_text=True)
-            return await self._desk.ask(
+            return await self._desk.work(
                 self._library.add_upload,
                 kb_id,
                 owner=caller.owner,
@@ -86,11 +86,11 @@ class Documents:
             raise InvalidField.of("file_path", "cannot be used together with text: give one of them")
         if body.file_path is not None:
             add_file = self._library.add_file
-            return await self._desk.ask(add_file, kb_id, file_path=body.file_path, name=body.name, **common)
+            return await self._desk.work(add_file, kb_id, file_path=body.file_path, name=body.name, **common)
         if body.text is None or body.name is None:
             missing = "text" if body.text is None else "name"
             raise InvalidField.of(missing, "is required: send name and text, or file_path, or a form")
-        return await self._desk.ask(self._library.add_text, kb_id, name=body.name, text=body.text, **common)
+        return await self._desk.work(self._library.add_text, kb_id, name=body.name, text=body.text, **common)
 
 
 def _options(asked: DocumentRequest | UploadFields) -> ChunkOptions:

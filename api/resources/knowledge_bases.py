@@ -52,13 +52,13 @@ class KnowledgeBases:
     async def on_delete_one(self, req: Request, resp: Response, kb_id: str) -> None:
         """Remove a knowledge base and all that is in it."""
         owner = caller_of(req).owner
-        await self._desk.ask(self._library.delete_knowledge_base, kb_id, owner=owner)
+        await self._desk.work(self._library.delete_knowledge_base, kb_id, owner=owner)
         resp.status = 204
 
     async def on_get_search(self, req: Request, resp: Response, kb_id: str) -> None:
         """The chunks that fit a question best."""
         asked = read_query(req, SearchRequest)
-        hits = await self._desk.ask(
+        hits = await self._desk.work(
             self._library.search,
             kb_id,
             owner=caller_of(req).owner,

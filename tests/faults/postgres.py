@@ -77,8 +77,23 @@ class Postgres:
         psutil.wait_procs(family, START_SECONDS)
         (self._data / "postmaster.pid").unlink(missing_ok=True)  # it names a process that is gone
 
+    def freeze(self) -> None:
+        """Let all of its processes stand still (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let all of its processes go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self.process.poll() is None:
+            for one in [self.process, *psutil.Process(self.process.pid).children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    os.kill(one.pid, number)
+
     def heal(self) -> None:
         """Leave a server that runs and answers."""
+        self.thaw()
         if self.process.poll() is None:
             eventually(self.answers, START_SECONDS)
         else:

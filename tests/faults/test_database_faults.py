@@ -2,10 +2,13 @@
 
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
 
+import httpx
 import pytest
 
-from tests.faults.board import Board
+from tests.faults.board import Api, Board
 from tests.faults.conftest import Verdict
 from tests.faults.load import Load, effects
 from tests.faults.postgres import Postgres
@@ -69,6 +72,47 @@ def test_an_order_that_is_repeated_with_its_key_after_an_answer_in_doubt_is_one_
     report = verdict(accepted, refused=sum(load.refused.total() for load in loads))
     assert len(accepted) == report.recorded == report.completed == 150
     assert sum(load.repeated for load in loads) >= 150
+
+
+@pytest.mark.slow
+def test_a_postgres_that_stands_still_keeps_nobody_waiting(
+    board: Board, postgres: Postgres, verdict: Verdict
+) -> None:
+    # Given an API, and work that is done
+    api = board.start_api()
+    board.start_clock()
+    board.start_worker()
+    board.wait_for_workers(1)
+    accepted = Load(api.url, effects(), count=200).wait(30)
+    board.all_done()
+    # When Postgres stands still for 12 s, while more clients ask than there are connections
+    postgres.freeze()
+    frozen_at = time.monotonic()
+    load = Load(api.url, effects(), clients=8, pause=0.1)
+    asked: list[tuple[int, float]] = []
+    with ThreadPoolExecutor(16) as crowd:
+        while time.monotonic() - frozen_at < 12:
+            asked += crowd.map(lambda task_id: read(api, task_id), accepted[:16])
+    postgres.thaw()
+    # Then everybody is told within seconds to come again
+    assert {status for status, _ in asked} == {503}
+    slowest = max(seconds for _, seconds in asked)
+    assert slowest < 8.0
+    eventually(lambda: len(load.accepted) > 50, 30)
+    accepted += load.stop()
+    assert set(load.refused) == {"503"}
+    assert load.slowest < 8.0
+    # and afterwards all goes on
+    board.all_done()
+    report = verdict(accepted, slowest_post_s=round(load.slowest, 1), slowest_get_s=round(slowest, 1))
+    assert report.completed == report.recorded
+
+
+def read(api: Api, task_id: UUID) -> tuple[int, float]:
+    """Ask for a task: the status of the answer, and how long it took."""
+    began = time.monotonic()
+    answer = httpx.get(f"{api.url}/api/v1/tasks/{task_id}", timeout=30)
+    return answer.status_code, time.monotonic() - began
 
 
 def test_no_task_runs_unrecorded_while_postgres_is_down(
