@@ -109,8 +109,9 @@ class Clock:
         self._ledger.unblock().result(PATIENCE_SECONDS)
 
     def prune(self) -> None:
-        """Forget idempotency keys that are over."""
+        """Forget idempotency keys that are over, and dependencies of tasks that wait no more."""
         self._ledger.prune_keys().result(PATIENCE_SECONDS)
+        self._ledger.unlink().result(PATIENCE_SECONDS)
 
     def _try(self, what: str, step: Callable[[], object]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import time
 
+from actors.copies import Copies
 from actors.rabbitmq.publisher import Publisher, new_dispatch
 from tasks.ledger import Ledger
 from tasks.queries import Queries
@@ -18,6 +19,7 @@ class Dispatcher:
         self._ledger = ledger
         self._queries = queries
         self._publisher = publisher
+        self._copies = Copies(ledger, queries, publisher)
         self._resent_at = time.monotonic()
 
     def step(self) -> int:
@@ -29,7 +31,7 @@ class Dispatcher:
             room = min(waiting, self._publisher.room(queue), MOST_AT_ONCE)
             if room:
                 taken += self._ledger.take(queue, room, new_dispatch()).result()
-        self._ledger.take_dead(MOST_AT_ONCE, new_dispatch()).result()
+        self._copies.step()
         if time.monotonic() - self._resent_at > RESEND_EVERY_SECONDS:
             self._resent_at = time.monotonic()
             self._resend()

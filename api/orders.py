@@ -27,7 +27,7 @@ def read_order(body: Mapping[str, Any], caller: Caller, *, prefix: str = "") -> 
     try:
         return _order(request, caller)
     except InvalidField as error:
-        raise _prefixed(error, prefix) from None
+        raise prefixed(error, prefix) from None
 
 
 def prepare(
@@ -39,7 +39,7 @@ def prepare(
         try:
             prepared.append(submission.prepare(order))
         except InvalidField as error:
-            raise _prefixed(error, prefix) from None
+            raise prefixed(error, prefix) from None
     return prepared
 
 
@@ -105,5 +105,6 @@ def _order(request: TaskRequest, caller: Caller) -> Order:
     )
 
 
-def _prefixed(error: InvalidField, prefix: str) -> InvalidField:
+def prefixed(error: InvalidField, prefix: str) -> InvalidField:
+    """An error whose fields have ``prefix`` before their names."""
     return InvalidField([(prefix + field, message) for field, message in error.errors], code=error.code)

@@ -75,12 +75,14 @@ def settle(
         results = outputs(step.name)
         done = next((one for one in results if is_done(one)), None)
         if done is not None:
-            return Advance(run.id, status=COMPLETED, result=done[DONE])
+            return Advance(run.id, status=COMPLETED, result=done[DONE], round=run.round)
         value = results if step.batch is not None else results[0]
     if place == len(pipeline.steps) - 1:
-        return Advance(run.id, status=COMPLETED, result=value)
+        return Advance(run.id, status=COMPLETED, result=value, round=run.round)
     successors, over = _start(pipeline, run.task, place + 1, value, defaults)
-    return Advance(run.id, status=COMPLETED, result=[]) if over else Advance(run.id, successors)
+    if over:
+        return Advance(run.id, status=COMPLETED, result=[], round=run.round)
+    return Advance(run.id, successors)
 
 
 def is_done(result: Any) -> bool:
@@ -92,9 +94,9 @@ def ended_badly(run: RunState) -> Advance | None:
     """The end of a run of which a stage failed or was cancelled; this needs no knowledge of its pipeline."""
     for stage in run.stages:
         if stage.status == FAILED:
-            return Advance(run.id, status=FAILED, error=_blame(stage))
+            return Advance(run.id, status=FAILED, error=_blame(stage), round=run.round)
     if any(stage.status == CANCELLED for stage in run.stages):
-        return Advance(run.id, status=CANCELLED)
+        return Advance(run.id, status=CANCELLED, round=run.round)
     return None
 
 

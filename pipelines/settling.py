@@ -88,7 +88,8 @@ class Settler:
             log.info("run %s is left to others: %s", run.id, error)
             return None
         except TypeError as error:
-            return Advance(run.id, status=FAILED, error={"code": "bad_composition", "message": str(error)})
+            blame = {"code": "bad_composition", "message": str(error)}
+            return Advance(run.id, status=FAILED, error=blame, round=run.round)
 
     def _run(self) -> None:
         while (run_id := self._waiting.get()) is not None:

@@ -5,6 +5,7 @@ problem documents and in a task's ``error``.
 """
 
 from collections.abc import Sequence
+from uuid import UUID
 
 
 class CallboardError(Exception):
@@ -38,6 +39,14 @@ class InvalidField(CallboardError):
     def of(cls, field: str, message: str, *, code: str | None = None) -> "InvalidField":
         """Refuse a single field."""
         return cls([(field, message)], code=code)
+
+
+class DependencyMissing(InvalidField):
+    """The task ``task_id`` is to wait for one that does not exist."""
+
+    def __init__(self, task_id: UUID) -> None:
+        super().__init__([("depends_on", "names a task that does not exist: depend on tasks that do")])
+        self.task_id = task_id
 
 
 class NotFound(CallboardError):

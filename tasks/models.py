@@ -68,6 +68,7 @@ class StateRow(Model):
     details: Any = BinaryJSONField(null=True, index=False)
     result: Any = BinaryJSONField(null=True, index=False)
     error: Any = BinaryJSONField(null=True, index=False)
+    round = IntegerField()
     started_at = DateTimeTZField(null=True)
     finished_at = DateTimeTZField(null=True)
     updated_at = DateTimeTZField()

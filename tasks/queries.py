@@ -97,7 +97,8 @@ class Queries:
             )
             found: Any = stages.tuples()
             states = [StageState(*row) for row in found]
-            return RunState(run_id, run.task_type, run.state.status, _as_asked(run), states)
+            state = run.state
+            return RunState(run_id, run.task_type, state.status, state.round, _as_asked(run), states)
 
     def is_at_work(self, run_id: UUID) -> bool:
         """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""
@@ -135,6 +136,11 @@ class Queries:
         """How many ready rows of each queue wait for a dispatch (counted up to a thousand)."""
         with session(self._database):
             return dict(self._database.execute_sql(_BACKLOG).fetchall())
+
+    def owed_queues(self) -> list[str]:
+        """The queues of dead letters that have no copy on RabbitMQ yet."""
+        with session(self._database):
+            return [row[0] for row in self._database.execute_sql(_OWED).fetchall()]
 
     def orphaned_dispatches(self, seconds: float) -> list[int]:
         """Batches whose owner is gone, or that have been open for longer than any publish takes."""
@@ -300,7 +306,8 @@ def _task(row: Any, served: Served | None) -> Task:
 
 
 _UNSETTLED = """
-(SELECT r.id FROM task_state r WHERE r.queue IS NULL AND r.status IN ('scheduled', 'queued', 'running')
+(SELECT r.id FROM task_state r
+ WHERE r.queue IS NULL AND r.status IN ('scheduled', 'blocked', 'queued', 'running')
    AND (NOT EXISTS (
             SELECT FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = r.id
             AND s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying'))
@@ -323,6 +330,11 @@ SELECT q.name, (SELECT count(*) FROM (
     SELECT FROM task_state s WHERE s.queue = q.name AND s.status = 'queued' AND s.dispatch IS NULL
     LIMIT 1000) AS waiting)
 FROM queues q"""
+
+_OWED = """
+SELECT q.name FROM queues q WHERE EXISTS (
+    SELECT FROM dead_letters d WHERE d.queue_name = q.name
+    AND d.copied_at IS NULL AND d.dispatch IS NULL AND d.resolution IS NULL)"""
 
 _KEPT = """
 SELECT s.id FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, token)

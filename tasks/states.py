@@ -50,7 +50,7 @@ MOVES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "complete": (frozenset({RUNNING}), frozenset({COMPLETED})),
     "fail": (frozenset({RUNNING}), frozenset({FAILED})),
     "cancel": (UNFINISHED, frozenset({CANCELLED})),
-    "settle": (frozenset({SCHEDULED, QUEUED, RUNNING}), FINAL),
+    "settle": (frozenset({SCHEDULED, BLOCKED, QUEUED, RUNNING}), FINAL),
     "replay": (frozenset({FAILED, CANCELLED}), frozenset({QUEUED, RUNNING})),
 }
 

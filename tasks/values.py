@@ -160,10 +160,11 @@ class StageState(msgspec.Struct, frozen=True):
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """A run and its stages, as the flow sees them."""
+    """A run and its stages, as the flow sees them. A replay of any of them begins another ``round``."""
 
     id: UUID
     task_type: str
     status: str
+    round: int
     task: NewTask
     stages: list[StageState]

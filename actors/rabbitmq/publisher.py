@@ -27,6 +27,7 @@ CONFIRM_SECONDS = 10.0
 REFUSED_SECONDS = 60.0
 WINDOW = 1_000
 DEAD_ENDING = ".XQ"
+REMEMBERED = 1_000
 
 
 class _Batch:
@@ -36,7 +37,6 @@ class _Batch:
         self.dispatch = dispatch
         self.letters = letters
         self.tags: set[int] = set()
-        self.published = False
         self.began = time.monotonic()
 
 
@@ -73,6 +73,7 @@ class Publisher:
         self._inbox: deque[_Batch] = deque()
         self._batches: dict[int, _Batch] = {}
         self._by_tag: dict[int, _Batch] = {}
+        self._given_up: deque[int] = deque(maxlen=REMEMBERED)
         self._next_tag = 1
         self._turn = 0
         self._complaint = ""
@@ -109,6 +110,10 @@ class Publisher:
     def ready_count(self, queue: str) -> int | None:
         """RabbitMQ's own count of ready messages as last seen; None if it is not known."""
         return self._ready.get(queue) if self.is_open else None
+
+    def gave_up(self, dispatch: int) -> bool:
+        """Whether RabbitMQ refused a batch, lately."""
+        return dispatch in self._given_up
 
     def publish(self, dispatch: int, publications: Sequence[Publication]) -> None:
         """Publish a committed batch."""
@@ -279,7 +284,6 @@ class Publisher:
             self._next_tag += 1
             if letter.routing_key == letter.queue:
                 self._ready[letter.queue] = self._ready.get(letter.queue, 0) + 1
-        batch.published = True
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
@@ -305,6 +309,7 @@ class Publisher:
             self._give_up(batch)
 
     def _give_up(self, batch: _Batch) -> None:
+        self._given_up.append(batch.dispatch)
         if self._batches.pop(batch.dispatch, None) is not None:
             self._unconfirmed(batch.dispatch)
 

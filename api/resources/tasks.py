@@ -1,7 +1,8 @@
 """The tasks as a whole: submitting and listing them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from falcon.asgi import Request, Response
 
@@ -9,11 +10,13 @@ from api import fields, idempotency
 from api.caller import caller_of
 from api.desk import Desk
 from api.media import read_object, render
-from api.orders import as_task, prepare, read_order
+from api.orders import as_task, prefixed, prepare, read_order
 from api.parameters import read_query, task_filter, task_page
 from api.schemas import BatchRequest, TaskListing
 from pipelines.submission import Order
+from tasks.errors import DependencyMissing
 from tasks.records import Task
+from tasks.values import NewTask
 
 PREFIX = "/api/v1"
 
@@ -68,7 +71,10 @@ class Tasks:
             if self._is_quick(orders)
             else await self._desk.ask(prepare, submission, orders, prefixes=prefixes)
         )
-        committed = await self._desk.committed(submission.record(prepared, once=once))
+        try:
+            committed = await self._desk.committed(submission.record(prepared, once=once))
+        except DependencyMissing as error:
+            raise prefixed(error, _prefix_of(error.task_id, prepared, prefixes)) from None
         accepted = {one.id: one for one in committed}
         # The first task of an order is the one that was asked for; the others are its stages.
         if prepared[0][0].id in accepted:
@@ -80,3 +86,9 @@ class Tasks:
         """Whether preparing takes less than the way to a thread and back: our own actors need no look-up."""
         actors = self._desk.kit.catalogue.actors
         return len(orders) == 1 and orders[0].task_type in actors
+
+
+def _prefix_of(task_id: UUID, prepared: Sequence[Sequence[NewTask]], prefixes: Sequence[str]) -> str:
+    """The prefix of the order that a task belongs to."""
+    pairs = zip(prepared, prefixes, strict=True)
+    return next(prefix for tasks, prefix in pairs if any(task.id == task_id for task in tasks))

@@ -50,6 +50,7 @@ STATEMENTS: dict[str, Statement] = {
     "reopen": dispatches.reopen,
     "resend": dispatches.resend,
     "prune": idempotency.prune,
+    "unlink": dependencies.unlink,
     "take": dispatches.take,
     "take_dead": dispatches.take_dead,
     "claim": claims.claim,
@@ -139,7 +140,7 @@ class Ledger:
     ) -> Future[bool]:
         """Record how far an attempt is (0-100)."""
         item = progress.Report(claim.id, claim.token, progress_, phase, message, details)
-        return self._reports.add("report", item)
+        return self._reports.add("report", item, key=(claim.id, claim.token))
 
     def checkpoint(self, claim: Claimed, version: int, state: Any) -> Future[bool]:
         """Save a state for the next attempt; False: the token was stale and nothing was written."""
@@ -184,13 +185,17 @@ class Ledger:
         """Forget idempotency keys that are over."""
         return self._group.add("prune", idempotency.Prune())
 
+    def unlink(self) -> Future[None]:
+        """Forget the dependencies of tasks that wait no more."""
+        return self._group.add("unlink", dependencies.Unlink())
+
     def take(self, queue: str, limit: int, dispatch: int) -> Future[int]:
         """Stamp ready rows of a queue and publish them."""
         return self._group.add("take", dispatches.Take(queue, limit, dispatch))
 
-    def take_dead(self, limit: int, dispatch: int) -> Future[int]:
-        """Stamp dead letters whose copy is owed and publish them."""
-        return self._group.add("take_dead", dispatches.TakeDead(limit, dispatch))
+    def take_dead(self, queue: str, limit: int, dispatch: int) -> Future[int]:
+        """Stamp dead letters of a queue whose copy is owed and publish them."""
+        return self._group.add("take_dead", dispatches.TakeDead(queue, limit, dispatch))
 
     def close_dispatch(self, dispatch: int) -> Future[None]:
         """All messages of a batch are confirmed."""

@@ -10,13 +10,18 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.errors import InvalidField
+from tasks.errors import DependencyMissing
+from tasks.ledger.dead_letters import BURIED
 from tasks.ledger.inserts import SECONDS_PER_PRIORITY
 from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.states import COMPLETED, FINAL
 from tasks.values import NewTask
 
 BATCH = 500
+
+
+class Unlink(msgspec.Struct, frozen=True):
+    """Forget what tasks needed that wait no more, because they were cancelled."""
 
 
 class Unblock(msgspec.Struct, frozen=True):
@@ -36,9 +41,9 @@ class Needs:
         """Why a submission cannot be recorded now: an error, or SKIPPED while a dependency is locked."""
         own = {task.id for task in tasks}
         needed = {need for task in tasks for need in task.depends_on} - own
-        missing = sorted(str(need) for need in needed - set(self._known))
+        missing = needed - set(self._known)
         if missing:
-            return InvalidField.of("depends_on", f"there is no task {missing[0]}: depend on tasks that exist")
+            return DependencyMissing(next(task.id for task in tasks if missing & set(task.depends_on)))
         return SKIPPED if needed - set(self._locked) else None
 
     def are_met(self, task: NewTask) -> bool:
@@ -73,30 +78,39 @@ ORDER BY s.id LIMIT %s"""
 _ASKED_FOR = _MOVABLE.format(which="s.id = ANY(%s)")
 _ANY = _MOVABLE.format(which="true")
 
+# What was movable when it was looked for may not be any more when it is locked: it is judged again.
 _UNBLOCK = f"""
-WITH locked AS (
-    SELECT s.id, s.events, t.priority, greatest(s.ready_at, now()) AS due, (
+WITH judged AS (
+    SELECT s.*, t.priority, greatest(s.ready_at, now()) AS due, (
         SELECT format('Task %%s, on which it depends, %%s.', d.needs,
             CASE WHEN n.id IS NULL THEN 'is gone' WHEN n.status = 'cancelled' THEN 'was cancelled'
             ELSE 'failed' END)
         FROM dependencies d LEFT JOIN task_state n ON n.id = d.needs
-        WHERE d.task_id = s.id AND n.status IS DISTINCT FROM 'completed' LIMIT 1) AS why
+        WHERE d.task_id = s.id AND t.on_dependency_failure = 'fail'
+        AND (n.id IS NULL OR n.status IN ('failed', 'cancelled')) LIMIT 1) AS blame,
+        EXISTS (SELECT FROM dependencies d LEFT JOIN task_state n ON n.id = d.needs
+            WHERE d.task_id = s.id AND n.status IS DISTINCT FROM 'completed') AS waits
     FROM task_state s JOIN tasks t USING (id) WHERE s.id = ANY(%s) AND s.status = 'blocked'
     ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
-), moved AS (
-    SELECT *, CASE WHEN why IS NOT NULL THEN 'failed' WHEN due > now() THEN 'scheduled' ELSE 'queued' END
-        AS next
-    FROM locked
+), locked AS (
+    SELECT *, CASE WHEN blame IS NOT NULL THEN 'failed' WHEN due > now() THEN 'scheduled' ELSE 'queued' END
+        AS next, jsonb_build_object('code', 'dependency_failed', 'message', blame) AS why,
+        'DependencyFailed' AS error_class, NULL AS traceback
+    FROM judged WHERE blame IS NOT NULL OR NOT waits
 ), told AS (
     INSERT INTO events (task_id, event_id, kind, status)
-    SELECT id, events + 1, 'state', next FROM moved WHERE next <> 'failed'
-)
+    SELECT id, events + 1, 'state', next FROM locked WHERE next <> 'failed'
+), unlinked AS (
+    DELETE FROM dependencies d USING locked WHERE d.task_id = locked.id
+), {BURIED}
 UPDATE task_state s SET status = next, events = s.events + 1, ready_at = due, updated_at = now(),
     rank = extract(epoch FROM due) - priority * {SECONDS_PER_PRIORITY},
-    error = CASE WHEN next = 'failed'
-        THEN jsonb_build_object('code', 'dependency_failed', 'message', why) END,
+    error = CASE WHEN next = 'failed' THEN why END,
     finished_at = CASE WHEN next = 'failed' THEN now() END
-FROM moved WHERE s.id = moved.id RETURNING s.id, s.status"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
+
+_UNLINK = """
+DELETE FROM dependencies d USING task_state s WHERE s.id = d.task_id AND s.status <> 'blocked'"""
 
 
 def lock_needs(tx: Transaction, tasks: Iterable[NewTask]) -> Needs:
@@ -107,25 +121,26 @@ def lock_needs(tx: Transaction, tasks: Iterable[NewTask]) -> Needs:
     return Needs(dict(tx.rows(_KNOWN, ids)), dict(tx.rows(_LOCK, ids)))
 
 
-def link(
-    tx: Transaction, tasks: Sequence[NewTask], blocked: Sequence[UUID], hopeless: Sequence[UUID]
-) -> None:
-    """Record what tasks depend on; those that cannot be met any more are looked at after the commit."""
-    pairs = [(task.id, need) for task in tasks for need in task.depends_on]
-    if pairs:
+def link(tx: Transaction, tasks: Sequence[NewTask], blocked: set[UUID], hopeless: Sequence[UUID]) -> None:
+    """Record what blocked ones of new tasks wait for; the hopeless are looked at after the commit."""
+    waiting = [task for task in tasks if task.id in blocked]
+    if waiting:
+        pairs = [(task.id, need) for task in waiting for need in task.depends_on]
         tx.execute(_LINK, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
-    if blocked:
-        tx.execute(_TELL_BLOCKED, list(blocked))
-    if hopeless:
-        tx.follow_up("unblock", Unblock(tuple(hopeless)))
+        tx.execute(_TELL_BLOCKED, [task.id for task in waiting])
+    _look_at(tx, hopeless)
+
+
+def _look_at(tx: Transaction, ids: Sequence[UUID]) -> None:
+    for at in range(0, len(ids), BATCH):
+        part = tuple(ids[at : at + BATCH])
+        tx.follow_up("unblock", Unblock(part), len(part))
 
 
 def follow(tx: Transaction) -> None:
     """Have those looked at, after the commit, that wait for what has ended in this transaction."""
     if tx.ended:
-        dependents = tuple(row[0] for row in tx.rows(_DEPENDENTS, list(tx.ended)))
-        if dependents:
-            tx.follow_up("unblock", Unblock(dependents))
+        _look_at(tx, [row[0] for row in tx.rows(_DEPENDENTS, list(tx.ended))])
 
 
 def unblock(tx: Transaction, items: Sequence[Unblock]) -> list[object]:
@@ -142,3 +157,9 @@ def _unblock(tx: Transaction, item: Unblock) -> object:
     tx.ended.update(task_id for task_id, status in moved if status == "failed")
     tx.made_ready(len(moved))
     return len(moved) if len(moved) == len(movable) or not item.ids else SKIPPED
+
+
+def unlink(tx: Transaction, items: Sequence[Unlink]) -> list[None]:
+    """Forget the dependencies of tasks that wait no more."""
+    tx.execute(_UNLINK)
+    return [None for _ in items]

@@ -8,19 +8,22 @@ from tasks.ledger.transaction import Transaction
 from tasks.values import DeadLetter, Hint
 
 
-class Take(msgspec.Struct, frozen=True):
+class Take(msgspec.Struct):
     """Stamp up to ``limit`` ready rows of a queue with ``dispatch``, best rank first."""
 
     queue: str
     limit: int
     dispatch: int
+    tried: bool = False
 
 
-class TakeDead(msgspec.Struct, frozen=True):
-    """Stamp up to ``limit`` dead letters whose copy is owed with ``dispatch``, oldest first."""
+class TakeDead(msgspec.Struct):
+    """Stamp up to ``limit`` dead letters of a queue whose copy is owed with ``dispatch``, oldest first."""
 
+    queue: str
     limit: int
     dispatch: int
+    tried: bool = False
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -43,22 +46,30 @@ class Resend(msgspec.Struct, frozen=True):
 
 
 # A suspect had its turn in a process that was lost: its message overtakes those of its equals.
-_TAKE = """
+_HINT = "s.id, t.task_type, s.queue, t.priority + s.suspect::int, s.dispatch"
+_LETTER = """d.id, d.task_id, d.task_type, d.queue_name, d.attempt, d.code, d.message, d.traceback,
+    d.dispatch"""
+
+_TAKE = f"""
 WITH ready AS (
     SELECT id FROM task_state WHERE queue = %s AND status = 'queued' AND dispatch IS NULL
     ORDER BY rank LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE task_state s SET dispatch = %s, dispatched_at = now()
-FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id
-RETURNING s.id, t.task_type, s.queue, t.priority + s.suspect::int, s.dispatch"""
+FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id RETURNING {_HINT}"""
 
-_TAKE_DEAD = """
+_TAKEN = f"""
+SELECT {_HINT} FROM task_state s JOIN tasks t USING (id) WHERE s.dispatch = %s AND s.status = 'queued'"""
+
+_TAKE_DEAD = f"""
 WITH owed AS (
-    SELECT id FROM dead_letters WHERE copied_at IS NULL AND dispatch IS NULL
+    SELECT id FROM dead_letters
+    WHERE queue_name = %s AND copied_at IS NULL AND dispatch IS NULL AND resolution IS NULL
     ORDER BY failed_at LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE dead_letters d SET dispatch = %s FROM owed WHERE d.id = owed.id
-RETURNING d.id, d.task_id, d.task_type, d.queue_name, d.attempt, d.code, d.message, d.traceback, d.dispatch"""
+UPDATE dead_letters d SET dispatch = %s FROM owed WHERE d.id = owed.id RETURNING {_LETTER}"""
+
+_TAKEN_DEAD = f"SELECT {_LETTER} FROM dead_letters d WHERE d.dispatch = %s"
 
 _COPIED = """
 UPDATE dead_letters SET copied_at = now(), dispatch = NULL WHERE dispatch = ANY(%s)"""
@@ -82,22 +93,23 @@ _RESEND = _UNSEND.format(
 
 def take(tx: Transaction, items: Sequence[Take]) -> list[int]:
     """Stamp ready rows; their hints are published after the commit. How many."""
-    outcomes = []
-    for item in items:
-        rows = tx.rows(_TAKE, item.queue, item.limit, item.dispatch)
-        tx.publications.extend(Hint(*row) for row in rows)
-        outcomes.append(len(rows))
-    return outcomes
+    return [_take(tx, item, _TAKE, _TAKEN, Hint) for item in items]
 
 
 def take_dead(tx: Transaction, items: Sequence[TakeDead]) -> list[int]:
     """Stamp dead letters; their copies are published after the commit. How many."""
-    outcomes = []
-    for item in items:
-        rows = tx.rows(_TAKE_DEAD, item.limit, item.dispatch)
-        tx.publications.extend(DeadLetter(*row) for row in rows)
-        outcomes.append(len(rows))
-    return outcomes
+    return [_take(tx, item, _TAKE_DEAD, _TAKEN_DEAD, DeadLetter) for item in items]
+
+
+def _take(
+    tx: Transaction, item: Take | TakeDead, take: str, taken: str, kind: type[Hint] | type[DeadLetter]
+) -> int:
+    """Stamp rows, or find those that an earlier commit of unknown outcome has stamped: unpublished."""
+    rows = tx.rows(taken, item.dispatch) if item.tried else []
+    item.tried = True
+    rows = rows or tx.rows(take, item.queue, item.limit, item.dispatch)
+    tx.publications.extend(kind(*row) for row in rows)
+    return len(rows)
 
 
 def close(tx: Transaction, items: Sequence[Close]) -> list[None]:

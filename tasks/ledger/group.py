@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from concurrent.futures import Future
 from itertools import groupby
 from typing import Any
@@ -28,6 +28,7 @@ log = logging.getLogger("callboard.ledger")
 MOST_ROWS = 1_000
 MOST_BYTES = 8 << 20
 SKIP_PAUSE = 0.002
+LONGEST_PAUSE = "5s"
 RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 _OPEN = "INSERT INTO dispatches (id, owner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
@@ -44,6 +45,7 @@ class Verb(msgspec.Struct, eq=False):
     size: int
     rows: int
     deadline: float | None
+    key: Hashable = None
     future: Future[Any] = msgspec.field(default_factory=Future)
     taken: bool = False
 
@@ -73,6 +75,7 @@ class Group:
         self._synchronous = synchronous
         self.outlet: Outlet = outlet or NoOutlet()
         self._waiting: deque[Verb] = deque()
+        self._by_key: dict[Hashable, Verb] = {}
         self._wake = threading.Condition()
         self._closing = self._closed = False
         self._connection: psycopg.Connection[Any] | None = None
@@ -96,17 +99,33 @@ class Group:
         _refuse(self._take_all(), Unavailable("The process stopped before this could be recorded."))
 
     def add(
-        self, kind: str, item: Any, *, size: int = 0, rows: int = 1, patience: float | None = None
+        self,
+        kind: str,
+        item: Any,
+        *,
+        size: int = 0,
+        rows: int = 1,
+        patience: float | None = None,
+        key: Hashable = None,
     ) -> Future[Any]:
-        """Queue a verb. Its future fails with Unavailable after ``patience`` seconds without Postgres."""
+        """Queue a verb. Its future fails with Unavailable after ``patience`` seconds without Postgres.
+
+        Of verbs with the same ``key`` only the newest is kept while they wait, and they share a future.
+        """
         deadline = None if patience is None else time.monotonic() + patience
-        verb = Verb(kind, item, size, rows, deadline)
+        verb = Verb(kind, item, size, rows, deadline, key)
         with self._wake:
             if self._closed:
                 _refuse([verb], Unavailable("The process is stopping; nothing is recorded any more."))
-            else:
-                self._waiting.append(verb)
-                self._wake.notify()
+                return verb.future
+            waiting = self._by_key.get(key) if key is not None else None
+            if waiting is not None:
+                waiting.item = item
+                return waiting.future
+            if key is not None:
+                self._by_key[key] = verb
+            self._waiting.append(verb)
+            self._wake.notify()
         return verb.future
 
     def _run(self) -> None:
@@ -129,6 +148,7 @@ class Group:
             size = rows = 0
             while self._waiting and rows < MOST_ROWS and size <= MOST_BYTES:
                 verb = self._waiting.popleft()
+                self._by_key.pop(verb.key, None)
                 if verb.take():
                     verbs.append(verb)
                     size += verb.size
@@ -139,6 +159,7 @@ class Group:
         with self._wake:
             verbs = list(self._waiting)
             self._waiting.clear()
+            self._by_key.clear()
             return verbs
 
     def _commit(self, verbs: list[Verb]) -> None:
@@ -217,8 +238,8 @@ class Group:
         by_dispatch = sorted(tx.publications, key=lambda one: one.dispatch)
         for dispatch, publications in groupby(by_dispatch, key=lambda one: one.dispatch):
             self.outlet.publish(dispatch, list(publications))
-        for kind, item in tx.follow_ups:
-            self.add(kind, item)
+        for kind, item, rows in tx.follow_ups:
+            self.add(kind, item, rows=rows)
         try:
             for channel, text in tx.notices:
                 connection.execute("SELECT pg_notify(%s, %s)", (channel, text))
@@ -228,6 +249,8 @@ class Group:
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = dial(self._url)
+            # A process that is frozen in the middle of a transaction must not hold up all others.
+            self._connection.execute(f"SET idle_in_transaction_session_timeout = '{LONGEST_PAUSE}'")
             if not self._synchronous:
                 self._connection.execute("SET synchronous_commit = off")
         return self._connection

@@ -6,15 +6,19 @@ from uuid import UUID
 import msgspec
 
 from tasks.errors import Conflict
-from tasks.ledger.transaction import Transaction
+from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.values import Once
 
 LIFETIME_HOURS = 24
+BATCH = 5_000
 
 
 class Prune(msgspec.Struct, frozen=True):
     """Forget the keys that are older than a day."""
 
+
+# Whoever does not get it goes into the next group: waiting for another process's key could deadlock with it.
+_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 
 # One that is over counts as absent, whether it was pruned or not.
 _CLAIM = f"""
@@ -27,11 +31,22 @@ RETURNING key"""
 _FIRST = """
 SELECT fingerprint, task_ids FROM idempotency_keys WHERE caller = %s AND route = %s AND key = %s"""
 
-_PRUNE = f"DELETE FROM idempotency_keys WHERE created_at < now() - interval '{LIFETIME_HOURS} hours'"
+_PRUNE = f"""
+WITH old AS (
+    SELECT caller, route, key FROM idempotency_keys
+    WHERE created_at < now() - interval '{LIFETIME_HOURS} hours' LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+)
+DELETE FROM idempotency_keys k USING old
+WHERE (k.caller, k.route, k.key) = (old.caller, old.route, old.key)"""
 
 
-def first_ids(tx: Transaction, once: Once, ids: Sequence[UUID]) -> list[UUID] | Conflict:
-    """The tasks of the first request with this key: ``ids`` if this is the one, or a conflict of contents."""
+def first_ids(tx: Transaction, once: Once, ids: Sequence[UUID]) -> list[UUID] | object:
+    """The tasks of the first request with this key: ``ids`` if this is the one.
+
+    Else SKIPPED while another process has the key in hand, or a Conflict of contents.
+    """
+    if not tx.rows(_LOCK, f"{once.caller} {once.route} {once.key}")[0][0]:
+        return SKIPPED
     if tx.rows(_CLAIM, once.caller, once.route, once.key, once.fingerprint, list(ids)):
         return list(ids)
     ((fingerprint, first),) = tx.rows(_FIRST, once.caller, once.route, once.key)

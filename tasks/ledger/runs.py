@@ -12,17 +12,21 @@ from tasks.values import NewTask
 
 
 class Advance(msgspec.Struct, frozen=True):
-    """What the flow decided for a run. ``status`` ends it: completed, failed or cancelled; None goes on."""
+    """What the flow decided for a run. ``status`` ends it: completed, failed or cancelled; None goes on.
+
+    An end is decided for one ``round``: a replay that came meanwhile makes it void.
+    """
 
     run_id: UUID
     successors: Sequence[NewTask] = ()
     status: str | None = None
     result: Any = None
     error: dict[str, Any] | None = None
+    round: int = 0
 
 
 _LOCK = """
-SELECT id, status FROM task_state WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
+SELECT id, status, round FROM task_state WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
 
 _EXISTS = "SELECT id FROM task_state WHERE id = ANY(%s)"
 
@@ -52,25 +56,30 @@ _UNFINISHED = ("scheduled", "blocked", "queued", "running", "retrying")
 def advance(tx: Transaction, items: Sequence[Advance]) -> list[object]:
     """Apply decisions under the lock of each run: True, False for a run that is over, SKIPPED if locked.
 
+    False too for the end of a round that is over: the run goes on, and is decided about anew.
+
     Two settlers of the same run do no harm: a stage is inserted once (unique run, stage, index), and only
     an unfinished run ends.
     """
     ids = [item.run_id for item in items]
-    locked = dict(tx.rows(_LOCK, ids))
+    locked = {row[0]: (row[1], row[2]) for row in tx.rows(_LOCK, ids)}
     known = {row[0] for row in tx.rows(_EXISTS, ids)}
     return [_apply(tx, item, locked, known) for item in items]
 
 
-def _apply(tx: Transaction, item: Advance, locked: dict[UUID, str], known: set[UUID]) -> object:
+def _apply(tx: Transaction, item: Advance, locked: dict[UUID, tuple[str, int]], known: set[UUID]) -> object:
     if item.run_id not in locked:
         return SKIPPED if item.run_id in known else False
-    going_on = locked[item.run_id] in _UNFINISHED
+    status, current_round = locked[item.run_id]
+    going_on = status in _UNFINISHED
+    if going_on and item.status is not None and item.round != current_round:
+        return False
     if going_on and item.status is None:
         insert_tasks(tx, item.successors)
         return True
     if going_on and item.status is not None:
         _end(tx, item)
-        locked[item.run_id] = item.status
+        locked[item.run_id] = (item.status, current_round)
     _clear(tx, item.run_id)
     return going_on
 

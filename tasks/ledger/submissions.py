@@ -5,7 +5,6 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.errors import Conflict
 from tasks.ledger.dependencies import Needs, link, lock_needs
 from tasks.ledger.idempotency import first_ids
 from tasks.ledger.inserts import insert_tasks
@@ -47,7 +46,7 @@ def _ids(item: Submit) -> list[UUID]:
     return [task.id for task in item.tasks]
 
 
-def _ids_to_answer(tx: Transaction, item: Submit) -> list[UUID] | Conflict:
+def _ids_to_answer(tx: Transaction, item: Submit) -> list[UUID] | object:
     """The tasks that a submission is answered with: its own, or those of the first one with its key."""
     if item.once is None:
         return _ids(item)
@@ -58,6 +57,7 @@ def _ids_to_answer(tx: Transaction, item: Submit) -> list[UUID] | Conflict:
 def _record(tx: Transaction, tasks: Sequence[NewTask], needs: Needs) -> dict[UUID, Accepted]:
     blocked = [task.id for task in tasks if not needs.are_met(task)]
     accepted = insert_tasks(tx, tasks, blocked)
-    hopeless = [task.id for task in tasks if needs.cannot_be_met(task)]
-    link(tx, tasks, blocked, hopeless)
+    new = [task for task in tasks if task.id in accepted]
+    hopeless = [task.id for task in new if needs.cannot_be_met(task)]
+    link(tx, new, set(blocked), hopeless)
     return accepted

@@ -62,8 +62,8 @@ class Transaction:
         self.publications: list[Publication] = []
         #: Tasks that reached a final state here: others may wait for them.
         self.ended: set[UUID] = set()
-        #: Verbs that are due after the commit, as (kind, item).
-        self.follow_ups: list[tuple[str, Any]] = []
+        #: Verbs that are due after the commit, as (kind, item, rows).
+        self.follow_ups: list[tuple[str, Any, int]] = []
         self.queues_seen: set[str] = set()
         self.notices: list[tuple[str, str]] = []
 
@@ -80,9 +80,9 @@ class Transaction:
         if (channel, text) not in self.notices:
             self.notices.append((channel, text))
 
-    def follow_up(self, kind: str, item: Any) -> None:
-        """Call another verb after the commit."""
-        self.follow_ups.append((kind, item))
+    def follow_up(self, kind: str, item: Any, rows: int) -> None:
+        """Call another verb, about so many rows, after the commit."""
+        self.follow_ups.append((kind, item, rows))
 
     def made_ready(self, count: int) -> int:
         """Wake those who wait for work, if ``count`` tasks became ready; gives the count back."""

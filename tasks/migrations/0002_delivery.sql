@@ -2,6 +2,8 @@
 ALTER TABLE task_state ADD COLUMN suspect boolean NOT NULL DEFAULT false;
 -- The version of the last snapshot; 0: there is none.
 ALTER TABLE task_state ADD COLUMN snapshot integer NOT NULL DEFAULT 0;
+-- How often an operator had the task (or a stage of the run) run again: a decision about an older round is stale.
+ALTER TABLE task_state ADD COLUMN round integer NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN on_dependency_failure text NOT NULL DEFAULT 'fail';
 
 -- What a task saved for its next attempt. Versions ascend per task; the newest few are kept.
@@ -13,7 +15,7 @@ CREATE TABLE snapshots (
     PRIMARY KEY (task_id, version)
 );
 
--- Which tasks wait for which.
+-- Which tasks wait for which; a row goes when its task waits no more (tasks.depends_on keeps what was asked).
 CREATE TABLE dependencies (
     task_id uuid NOT NULL,
     needs uuid NOT NULL,
@@ -21,6 +23,9 @@ CREATE TABLE dependencies (
 );
 CREATE INDEX dependencies_dependents ON dependencies (needs);
 CREATE INDEX task_state_blocked ON task_state (id) WHERE status = 'blocked';
+DROP INDEX task_state_open_runs;
+CREATE INDEX task_state_open_runs ON task_state (id)
+    WHERE queue IS NULL AND status IN ('scheduled', 'blocked', 'queued', 'running');
 
 -- One row for each final failure. It is an outbox entry too: until copied_at is set, its copy is owed to RabbitMQ.
 CREATE TABLE dead_letters (
@@ -38,11 +43,13 @@ CREATE TABLE dead_letters (
     dispatch bigint,
     copied_at timestamptz,
     resolution text,
-    resolved_at timestamptz
+    resolved_at timestamptz,
+    resolved_by uuid
 );
 CREATE INDEX dead_letters_of_task ON dead_letters (task_id);
 CREATE INDEX dead_letters_open ON dead_letters (failed_at) WHERE resolution IS NULL;
-CREATE INDEX dead_letters_owed ON dead_letters (failed_at) WHERE copied_at IS NULL AND dispatch IS NULL;
+CREATE INDEX dead_letters_owed ON dead_letters (queue_name, failed_at)
+    WHERE copied_at IS NULL AND dispatch IS NULL AND resolution IS NULL;
 CREATE INDEX dead_letters_sent ON dead_letters (dispatch) WHERE dispatch IS NOT NULL;
 
 -- Requests that may be repeated: the same key answers with the same tasks for a day.

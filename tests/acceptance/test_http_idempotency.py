@@ -146,6 +146,15 @@ def test_a_task_waits_for_what_it_depends_on(client: TestClient, kit: Kit) -> No
     eventually(lambda: client.simulate_get(path).json["status"] == "queued")
 
 
+def test_a_bad_dependency_in_a_batch_is_named_with_its_place(client: TestClient) -> None:
+    good = {"task_type": "test"}
+    bad = good | {"depends_on": [str(new_id())]}
+    answer = post(client, None, {"tasks": [good, good, bad]}, f"{TASKS}/batch")
+    assert answer.status_code == 422
+    assert answer.json["errors"][0]["field"] == "tasks[2].depends_on"
+    assert count(client) == 0
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

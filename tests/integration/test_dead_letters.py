@@ -200,6 +200,45 @@ def test_the_replay_of_a_stage_reopens_its_run_and_what_its_failure_had_cancelle
     assert all(record.moves(one)[-3:] == ["cancelled", "queued", "running"] for one in others)
 
 
+def test_the_replay_of_one_of_several_failed_stages_reopens_the_others_too(record: Record) -> None:
+    # Given a run of three stages at once, of which two failed
+    run = NewTask(task_type="pipeline", queue_name="default", is_run=True)
+    stages = [
+        NewTask(task_type="work", queue_name="default", run_id=run.id, stage="first", stage_index=index)
+        for index in range(3)
+    ]
+    record.ledger.submit([run, *stages]).result(10)
+    one, other, _ = record.fetch(3)
+    record.fail(one)
+    record.fail(other)
+    record.ledger.advance(Advance(run.id, status="failed", error={"code": "x", "message": "x"})).result(10)
+    # When one of their dead letters is replayed, then all three run again, and no letter is left open
+    (letter,) = record.letters(one.id)
+    assert record.replay(letter) == "replayed"
+    assert {claim.id for claim in record.fetch(5)} == {stage.id for stage in stages}
+    open_ones = record.sql.execute("SELECT count(*) FROM dead_letters WHERE resolution IS NULL").fetchone()
+    assert open_ones == (0,)
+    (beside,) = record.letters(other.id)
+    assert record.replay(beside) == "not_failed"
+
+
+def test_what_was_decided_about_a_run_before_its_replay_does_not_end_it(record: Record) -> None:
+    # Given two settlers that have read a failed stage, of which one has ended its run
+    run_id, stage, _ = record.failed_run()
+    seen = record.queries.run(run_id)
+    assert seen is not None
+    stale = Advance(run_id, status="failed", error={"code": "x", "message": "x"}, round=seen.round)
+    # When the stage is replayed before the other one comes
+    (letter,) = record.letters(stage)
+    assert record.replay(letter) == "replayed"
+    assert record.ledger.advance(stale).result(10) is False
+    # Then the run goes on, and what is decided about it from now on counts
+    assert (record.status(run_id), record.status(stage)) == ("running", "queued")
+    seen = record.queries.run(run_id)
+    assert seen is not None
+    assert record.ledger.advance(Advance(run_id, status="cancelled", round=seen.round)).result(10) is True
+
+
 def test_a_stage_of_a_run_that_was_cancelled_is_not_replayed(record: Record) -> None:
     run = NewTask(task_type="pipeline", queue_name="default", is_run=True)
     stage = NewTask(task_type="work", queue_name="default", run_id=run.id, stage="first", stage_index=0)

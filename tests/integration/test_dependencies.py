@@ -126,6 +126,44 @@ def test_a_dependency_that_ends_badly_fails_its_dependents_and_theirs(record: Re
     assert record.moves(grandchild) == ["blocked", "failed"]
 
 
+def test_the_dependency_that_failed_is_blamed_and_not_one_that_is_still_at_work(record: Record) -> None:
+    working, failing = record.claimed(2)
+    task_id = record.submit(working.id, failing.id)
+    record.ledger.fail(failing, OOPS, retry_in=None).result(10)
+    record.becomes(task_id, "failed")
+    task = record.queries.task(task_id)
+    assert task is not None
+    assert task.error == {
+        "code": "dependency_failed",
+        "message": f"Task {failing.id}, on which it depends, failed.",
+    }
+
+
+def test_a_task_that_failed_by_its_dependency_is_a_dead_letter_and_can_be_replayed(record: Record) -> None:
+    (claim,) = record.claimed()
+    task_id = record.submit(claim.id)
+    record.ledger.cancel(claim.id).result(10)
+    record.becomes(task_id, "failed")
+    row = record.sql.execute("SELECT id, code FROM dead_letters WHERE task_id = %s", (task_id,)).fetchone()
+    assert row is not None
+    assert row[1] == "dependency_failed"
+    assert record.ledger.replay(row[0]).result(10) == "replayed"
+    assert record.status(task_id) == "queued"
+
+
+def test_the_end_of_a_task_with_very_many_dependents_holds_up_nobody_for_long(record: Record) -> None:
+    # Given 3,000 tasks that wait for one
+    (claim,) = record.claimed()
+    record.ledger.submit([a_task(claim.id) for _ in range(3_000)]).result(30)
+    # When that one is completed, then others are recorded between the parts of what follows
+    complete(record.ledger, claim).result(10)
+    record.ledger.submit([a_task()]).result(10)
+    blocked = "SELECT count(*) FROM task_state WHERE status = 'blocked'"
+    eventually(lambda: record.sql.execute(blocked).fetchone() == (0,), 30)
+    # and nothing is left of what they waited for
+    assert record.sql.execute("SELECT count(*) FROM dependencies").fetchone() == (0,)
+
+
 def test_a_dependency_that_has_ended_badly_already_fails_the_new_task(record: Record) -> None:
     (claim,) = record.claimed()
     record.ledger.cancel(claim.id).result(10)
@@ -151,7 +189,7 @@ def test_a_dependency_that_does_not_exist_is_refused_and_nothing_is_stored(recor
     lonely = a_task(new_id())
     refused = record.ledger.submit([a_task(claim.id), lonely])
     accepted = record.ledger.submit([a_task(claim.id)])
-    with pytest.raises(InvalidField, match="there is no task"):
+    with pytest.raises(InvalidField, match="does not exist"):
         refused.result(10)
     assert len(accepted.result(10)) == 1
     assert record.queries.task(lonely.id) is None

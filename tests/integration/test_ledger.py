@@ -25,7 +25,7 @@ from tasks.notices import Listener
 from tasks.queries import Queries
 from tasks.records import Task
 from tasks.states import is_legal
-from tasks.values import Accepted, Arrival, Claimed, Hint, NewTask, Refused, TaskError
+from tasks.values import Accepted, Arrival, Claimed, Hint, NewTask, Once, Refused, TaskError
 from tests.support.waiting import eventually
 
 QUEUE, TYPE = "default", "work"
@@ -899,6 +899,24 @@ def test_two_hundred_callers_on_threads_of_their_own_share_few_transactions(reco
     assert record.one("SELECT count(DISTINCT xmin::text) FROM tasks") < 100
 
 
+def test_keys_that_two_processes_take_in_opposite_order_deadlock_nobody(record: Record) -> None:
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = record.one(deadlocks)
+    two = Ledger(record.url).start(), Ledger(record.url).start()
+    for number in range(10):
+        keys = [Once("user", "POST /tasks", f"{number}-{key}", "same") for key in range(20)]
+        answers = [
+            ledger.submit([task], once=once, asked=[task.id])
+            for ledger, order in zip(two, (keys, keys[::-1]), strict=True)
+            for once in order
+            for task in [a_task()]
+        ]
+        assert len({answer.result(20)[0].id for answer in answers}) == len(keys)
+    for ledger in two:
+        ledger.close()  # with its connection its statistics are complete
+    assert record.one(deadlocks) == before
+
+
 def test_verbs_of_all_kinds_share_a_transaction_and_each_gets_its_own_answer(record: Record) -> None:
     done, failed, released = (record.claimed() for _ in range(3))
     cancelled = record.submit()
@@ -1212,6 +1230,22 @@ def test_an_uncertain_claim_is_still_a_claim(record: Record, lossy: Lossy) -> No
     assert claim.attempt == 1
     assert record.ledger.claim(arrival).result(10) == Refused(claim.id, "running", record.ledger.owner)
     assert record.complete(claim) is True
+
+
+def test_an_uncertain_take_publishes_all_that_it_has_stamped(record: Record, lossy: Lossy) -> None:
+    # Given three ready tasks, and a take whose first commit is uncertain
+    for _ in range(3):
+        record.submit()
+    wire = Wire()
+
+    def take(ledger: Ledger) -> Future[int]:
+        ledger.publish_through(wire)
+        return ledger.take(QUEUE, 2, 77)
+
+    # When it is repeated, then the rows of the first one are published, and no others are stamped
+    assert uncertain(lossy, take) == 2
+    stamped = record.one("SELECT count(*) FROM task_state WHERE dispatch = 77")
+    assert (stamped, len(wire.hints)) == (2, 2)
 
 
 def test_an_uncertain_completion_is_true_and_its_successors_exist_once(record: Record, lossy: Lossy) -> None:

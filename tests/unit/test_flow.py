@@ -88,7 +88,7 @@ class Board:
             StageState(row.task.id, stage, index, row.status, row.error)
             for (stage, index), row in sorted(self.rows.items())
         ]
-        return RunState(self.run.id, self.pipeline.name, self.status, self.run, stages)
+        return RunState(self.run.id, self.pipeline.name, self.status, 0, self.run, stages)
 
     def outputs(self, name: str) -> list[Any]:
         return [row.result for row in self.stage(name)]
