@@ -3,6 +3,7 @@
 It is the same on a thread of the worker and in a process of its own.
 """
 
+import logging
 import traceback
 from typing import Any
 
@@ -17,6 +18,8 @@ from actors.kept import as_kept
 from actors.registry import Registry
 from tasks.errors import CallboardError, InvalidField
 from tasks.values import Claimed, TaskError
+
+log = logging.getLogger("callboard.worker")
 
 MOST_MESSAGE = 2_000
 MOST_TRACEBACK = 20_000
@@ -92,6 +95,13 @@ class Attempts:
 
     def judge(self, claim: Claimed, error: BaseException) -> Judged:
         """The verdict on an attempt that raised, or that was interrupted from outside."""
+        try:
+            return self._judged(claim, error)
+        except Exception as trouble:  # an actor's error can be wrong in any way
+            log.warning("the error of task %s cannot be judged: %s", claim.id, said_by(trouble))
+            return Failed(describe(claim, error), None)
+
+    def _judged(self, claim: Claimed, error: BaseException) -> Judged:
         if isinstance(error, Cancelled):
             return GivenUp(hand_back=False)
         if isinstance(error, Drained):
@@ -134,12 +144,18 @@ def describe(claim: Claimed, error: BaseException) -> TaskError:
     if isinstance(error, TimedOut):
         said = f"it ran for longer than its timeout of {claim.timeout:g} s"
         return TaskError("timeout", said, error_class="TimedOut")
-    code = error.code if isinstance(error, CallboardError) else "actor_error"
     said = said_by(error)
     message = said if isinstance(error, CallboardError) else f"{type(error).__name__}: {said}"
     trace = _trace(error)[-MOST_TRACEBACK:]
-    name = type(error).__qualname__[:MOST_NAME]
-    return TaskError(code, _storable(message)[:MOST_MESSAGE], _storable(trace), name)
+    name = _storable(type(error).__qualname__)[:MOST_NAME]
+    return TaskError(_code(error), _storable(message)[:MOST_MESSAGE], _storable(trace), name)
+
+
+def _code(error: BaseException) -> str:
+    try:
+        return _storable(str(error.code)) if isinstance(error, CallboardError) else "actor_error"
+    except Exception:
+        return "actor_error"
 
 
 def said_by(error: BaseException) -> str:
@@ -157,9 +173,12 @@ def _trace(error: BaseException) -> str:
         return "no traceback could be made"
 
 
-def _sensible(seconds: float) -> float:
-    """A wait as it is kept: not negative, not a nonsense number, not longer than a month."""
-    return min(max(0.0, seconds), LONGEST_WAIT) if seconds == seconds else 0.0
+def _sensible(seconds: Any) -> float:
+    """A wait as it is kept: not negative, not longer than a month; what is no number is no wait."""
+    try:
+        return min(max(0.0, float(seconds)), LONGEST_WAIT)  # in this order, what is not a number becomes 0
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
 
 
 def _storable(text: str) -> str:

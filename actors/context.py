@@ -87,6 +87,8 @@ class CurrentTask:
         self._interrupt: BaseException | None = None
         #: Held while our own code runs on the actor's thread: an interrupt must not be raised in it.
         self.guard = threading.Lock()
+        #: One thread of the actor saves at a time: two of them must not take the same version.
+        self._saving = threading.Lock()
         self.payload = payload
 
     @property
@@ -143,9 +145,11 @@ class CurrentTask:
             if done is None or not total:
                 raise ValueError("progress takes a percentage, or done and total")
             percent = 100.0 * done / total
-        details = {"step": step, "steps_done": done, "steps_total": total} if total else {}
+        phase = None if step is None else str(step)
+        said = None if message is None else str(message)
+        details = {"step": phase, "steps_done": done, "steps_total": total} if total else {}
         with self.guard:
-            self._report(self._claim, min(100.0, max(0.0, float(percent))), step, message, details)
+            self._report(self._claim, min(100.0, max(0.0, float(percent))), phase, said, details)
 
     @property
     def state(self) -> Any:
@@ -161,13 +165,18 @@ class CurrentTask:
         """
         self.check()
         kept = as_kept(state, most_bytes=MOST_STATE_BYTES)
-        with self.guard:
-            saved = self._save(self._claim, self._version + 1, kept)
-        if not self._is_saved(saved):
-            self.interrupt(Cancelled())
+        while not self._saving.acquire(timeout=STEP_SECONDS):
             self.check()
-        self._version += 1
-        self._state = kept
+        try:  # an interrupt just before this leaves it taken: then whoever waits for it is interrupted too
+            with self.guard:
+                saved = self._save(self._claim, self._version + 1, kept)
+            if not self._is_saved(saved):
+                self.interrupt(Cancelled())
+                self.check()
+            self._version += 1
+            self._state = kept
+        finally:
+            self._saving.release()
 
     def _is_saved(self, saved: "Future[bool]") -> bool:
         """Wait for a commit in short steps: between them an interrupt may come through."""

@@ -17,13 +17,16 @@ class Permanent(ActorsError):
 
 
 class RetryAfter(ActorsError):
-    """Raised by an actor: try again, but not before ``seconds`` have passed."""
+    """Raised by an actor: try again, but not before ``seconds`` have passed.
+
+    What is no number of seconds (a `timedelta`) is refused where it is given: a TypeError or a ValueError.
+    """
 
     code = "actor_error"
 
     def __init__(self, seconds: float, message: str = "asked to be tried again later") -> None:
         super().__init__(message)
-        self.seconds = seconds
+        self.seconds = float(seconds)
 
 
 class DefinitionError(ActorsError):

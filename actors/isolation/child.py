@@ -34,9 +34,13 @@ class Served:
     def report(
         self, claim: Claimed, percent: float, phase: str | None, message: str | None, details: dict[str, Any]
     ) -> None:
-        """Tell the worker how far an attempt is; a report that JSON cannot hold is left out."""
-        with suppress(TypeError, ValueError):
-            self._wire.send(Progress(claim.token, percent, phase, message, details))
+        """Tell the worker how far an attempt is; a report that it could not read is left out."""
+        report = Progress(claim.token, percent, phase, message, details)
+        try:
+            msgspec.json.decode(msgspec.json.encode(report), type=Progress)
+        except (TypeError, ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError):
+            return
+        self._wire.send(report)
 
     def save(self, claim: Claimed, version: int, state: Any) -> "Future[bool]":
         """Have the worker save a state."""
@@ -68,7 +72,9 @@ class Served:
             self._end()
 
     def _answer(self, told: Saved) -> None:
-        saved = self._saves.pop((told.token, told.version))
+        saved = self._saves.pop((told.token, told.version), None)
+        if saved is None:  # nobody waits for it
+            return
         if told.error is None:
             saved.set_result(told.done)
         else:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import msgspec
 
 from actors.context import CurrentTask, TimedOut, current_task
 from actors.definitions import actor
-from actors.errors import Permanent
+from actors.errors import Permanent, RetryAfter
 
 OURS_ALONE = ("numpy", "xberg", "falcon", "dramatiq", "pika", "psycopg", "peewee")
 
@@ -77,6 +79,37 @@ def saving(states: list[Any]) -> Any:
     for state in states:
         current_task().checkpoint(state)
     return current_task().state
+
+
+@actor(isolated=True)
+def saving_at_once(count: int) -> None:
+    """Save from several threads at once."""
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(current_task().checkpoint, range(count)))
+
+
+@actor(isolated=True)
+def careless(what: str) -> str:
+    """Hand over values of other types than those that were asked for."""
+    wrong: Any = {"step": 3, "code": 404, "wait": timedelta(seconds=5), "total": 1 << 80}[what]
+    if what == "step":
+        current_task().progress(50, wrong)
+        current_task().progress(step=wrong, done=3, total=4)
+    elif what == "code":
+        raise Permanent("gone", code=wrong)
+    elif what == "wait":
+        raise RetryAfter(wrong)
+    elif what == "total":
+        current_task().progress(step="many", done=1, total=wrong)
+    return "done"
+
+
+@actor(isolated=True)
+def late_wait() -> None:
+    """Ask to wait for what is no number."""
+    error = RetryAfter(1)
+    error.seconds = "soon"  # type: ignore[assignment]
+    raise error
 
 
 @actor(isolated=True)

@@ -332,6 +332,38 @@ def test_the_current_task_is_the_one_of_this_thread() -> None:
         context.enter(None)
 
 
+def test_an_actor_that_waits_until_another_of_its_threads_has_saved_is_interrupted_all_the_same(
+    interrupts: Interrupts,
+) -> None:
+    # Given a task of which one thread saves, for ever, and another one waits for its turn
+    saves: list[int] = []
+
+    def save_for_ever(claim: Claimed, version: int, state: object) -> Future[bool]:
+        saves.append(version)
+        return Future()
+
+    task = CurrentTask(a_claim(), {}, Reports(), save_for_ever, Resources())
+    ends: list[BaseException] = []
+
+    def save_too() -> None:
+        try:
+            task.checkpoint(1)
+        except BaseException as error:
+            ends.append(error)
+
+    other = threading.Thread(target=save_too)
+    other.start()
+    eventually(lambda: saves)
+    attempt = Attempt(interrupts, task, LONG, lambda: task.checkpoint(2))
+    attempt.inside.wait(10)
+    # When it is cancelled, then both end, and nothing was saved twice
+    interrupts.cancel(task.id)
+    assert isinstance(attempt.end(), Cancelled)
+    other.join(10)
+    assert [type(error) for error in ends] == [Cancelled]
+    assert saves == [1]
+
+
 # --- never too late ----------------------------------------------------------------------------------
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.attempt import Attempts, Completed, Failed, GivenUp, Lost, Verdict
+from actors.attempt import Attempts, Completed, Failed, GivenUp, Lost, Verdict, describe
 from actors.context import Resources
 from actors.definitions import Actor
+from actors.errors import Permanent
 from actors.interrupts import Interrupts
 from actors.isolation import runner as module
 from actors.isolation.children import Child, Children, Program
@@ -43,8 +44,10 @@ class House:
         self.saved: list[tuple[int, Any]] = []
         self.answer: bool | Exception = True
         registry = Registry(members(load_module(ACTORS), Actor))
-        attempts = Attempts(registry, Resources(), self.interrupts, self._report, self._save)
-        self.runner = Runner(registry, attempts, self.interrupts, self.children, self._report, self._save)
+        self.attempts = Attempts(registry, Resources(), self.interrupts, self._report, self._save)
+        self.runner = Runner(
+            registry, self.attempts, self.interrupts, self.children, self._report, self._save
+        )
 
     def run(self, task_type: str, payload: Any = None, **claim: Any) -> Verdict:
         """The verdict on a task."""
@@ -183,12 +186,58 @@ def test_a_thread_that_a_task_left_behind_reports_for_no_other_task(house: House
     assert house.reports == []
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_values_of_other_types_than_asked_for_are_taken_as_text_or_are_an_error_of_the_actor(
+    house: House, alone: bool
+) -> None:
+    def run(task_type: str, payload: Any = None) -> Verdict:
+        claim = house.claim(task_type, payload, failures=0, max_retries=1)
+        return house.runner.run(claim) if alone else house.attempts.run(claim)
+
+    assert run("careless", "step") == Completed("done")
+    assert house.reports == [
+        (50.0, None, "3", {}),
+        (75.0, "3", None, {"step": "3", "steps_done": 3, "steps_total": 4}),
+    ]
+    assert run("careless", "total") == Completed("done")
+    gone = run("careless", "code")
+    assert isinstance(gone, Failed)
+    assert (gone.error.code, gone.error.message, gone.retry_in) == ("404", "gone", None)
+    wait = run("careless", "wait")
+    assert isinstance(wait, Failed)
+    assert (wait.error.code, wait.error.error_class) == ("actor_error", "TypeError")
+    assert "timedelta" in wait.error.message
+    assert wait.retry_in is not None
+    late = run("late_wait")
+    assert isinstance(late, Failed)
+    assert (late.error.code, late.retry_in) == ("actor_error", 0.0)
+
+
+def test_an_error_that_cannot_be_judged_is_a_failure_all_the_same(house: House) -> None:
+    class Odd(Permanent):
+        @property
+        def code(self) -> str:  # type: ignore[override]
+            raise RuntimeError("no code")
+
+    assert describe(house.claim("whoami", None), Odd("odd")).code == "actor_error"
+    claim = house.claim("broken", False, failures=0, max_retries=1, backoff={"kind": "unknown"})
+    failed = house.attempts.run(claim)
+    assert isinstance(failed, Failed)
+    assert (failed.error.message, failed.retry_in) == ("RuntimeError: out of order", None)
+
+
 # --- checkpoints ---------------------------------------------------------------------------------
 
 
 def test_checkpoints_are_saved_by_the_worker_under_ascending_versions(house: House) -> None:
     assert house.result("saving", [{"made": 1}, "two", None], snapshot=4) is None
     assert house.saved == [(5, {"made": 1}), (6, "two"), (7, None)]
+
+
+def test_threads_of_one_task_that_save_at_once_take_different_versions(house: House) -> None:
+    assert house.result("saving_at_once", 8) is None
+    assert [version for version, _ in house.saved] == list(range(1, 9))
+    assert sorted(state for _, state in house.saved) == list(range(8))
 
 
 def test_a_checkpoint_of_a_task_that_was_taken_away_ends_the_attempt(house: House) -> None:
