@@ -49,11 +49,11 @@ class Crew(dramatiq.Worker):
 
     def _replace_worker(self, dead: WorkerThread) -> None:
         log.error("a worker thread died and is replaced")
+        if isinstance(dead, CrewThread) and dead.in_hand is not None:  # finishing it twice is harmless
+            self.consumers[dead.in_hand.queue_name].post_process_message(dead.in_hand)
+            dead.in_hand = None
+        self._add_worker()  # may fail now, for want of memory: then the dead one is found again
         self.workers.remove(dead)
-        self._add_worker()
-        message = dead.in_hand if isinstance(dead, CrewThread) else None
-        if message is not None:  # finishing it twice is harmless
-            self.consumers[message.queue_name].post_process_message(message)
 
     def _replace_consumer(self, queue_name: str, dead: ConsumerThread) -> None:
         log.error("the consumer of %s died and is replaced", queue_name)

@@ -128,6 +128,7 @@ class Worker:
         if self._slots.held:
             log.warning("handing back %d tasks that still run", self._slots.held)
             self._interrupts.everything(Drained)
+        self._watcher.join(LAST_WORDS_SECONDS)  # no thread and no queue may come while all are stopped
         self._dramatiq.stop(timeout=int(LAST_WORDS_SECONDS * 1_000))
         blocked = self._call.running  # where no interrupt is noticed: their threads end with us
         wait([self._ledger.release(claim) for claim in blocked], LAST_WORDS_SECONDS)
@@ -209,16 +210,19 @@ class Worker:
         while not self._stopping.wait(WATCH_SECONDS):
             try:
                 self._dramatiq.replace_the_dead()
-                self._stop_what_is_not_ours()
-                found: Any = self._queries.queue_names()
             except Exception as error:
-                log.debug("threads, cancels and queues could not all be seen to: %s", error)
-                continue
-            for queue in found:
-                if not self._options.queues or queue in self._options.queues:
-                    self._broker.declare_queue(queue)
-                    served.add(queue)
-            self._lease.announce(sorted(served))
+                log.warning("a dead thread could not be replaced now, it is tried again: %s", error)
+            try:
+                self._stop_what_is_not_ours()
+                for queue in self._queries.queue_names():
+                    if self._stopping.is_set():
+                        return
+                    if not self._options.queues or queue in self._options.queues:
+                        self._broker.declare_queue(queue)
+                        served.add(queue)
+                self._lease.announce(sorted(served))
+            except Exception as error:
+                log.debug("cancels and queues could not all be seen to: %s", error)
 
     def _stop_what_is_not_ours(self) -> None:
         """A notice of a cancel may get lost, or come before its task is inside the actor."""
