@@ -1,4 +1,8 @@
-"""The processes in which tasks run alone: started when needed, kept warm for a while, and killed."""
+"""The processes in which tasks run alone: started when needed, kept warm for a while, and killed.
+
+When a worker kills a child, what its actor started dies with it: the whole process group. When the worker
+itself is killed (SIGKILL), the kernel ends the child alone: processes that the actor started may live on.
+"""
 
 import os
 import queue
@@ -10,9 +14,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from typing import Final
 
 import msgspec
 
+from actors.attempt import said_by
 from actors.errors import ActorsError
 from actors.isolation.wire import Message, Wire
 
@@ -21,6 +27,8 @@ TASKS_PER_CHILD = 1_000
 #: A child reads at once what it is sent, unless it is stopped.
 SEND_SECONDS = 10.0
 LAST_BREATH_SECONDS = 1.0
+#: Starting a process takes milliseconds, unless the machine has come to a stand.
+SPAWN_SECONDS: Final = 60.0
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -183,14 +191,21 @@ class Children:
     def _start(self) -> Child:
         started: Future[Child] = Future()
         try:
-            with self._lock:
-                if self._keeper is None:
-                    self._keeper = threading.Thread(target=self._keep, name="callboard-children", daemon=True)
-                    self._keeper.start()
+            self._see_that_it_is_kept()
             self._wanted.put(started)
-            return started.result()
-        except (OSError, RuntimeError) as error:
-            raise NotStarted(str(error)) from error
+            return started.result(SPAWN_SECONDS)
+        except BaseException as error:
+            started.add_done_callback(_kill)  # if it comes after all, nobody waits for it
+            if isinstance(error, OSError | RuntimeError | MemoryError | ValueError):
+                raise NotStarted(f"it cannot be started: {said_by(error)}") from error
+            raise
+
+    def _see_that_it_is_kept(self) -> None:
+        with self._lock:
+            if self._keeper is None or not self._keeper.is_alive():
+                keeper = threading.Thread(target=self._keep, name="callboard-children", daemon=True)
+                keeper.start()
+                self._keeper = keeper
 
     def _keep(self) -> None:
         """Start children, and end those that wait for too long.
@@ -218,3 +233,8 @@ class Children:
             self._idle = [child for child in self._idle if child not in over]
         for child in over:
             child.kill()
+
+
+def _kill(started: "Future[Child]") -> None:
+    if started.exception() is None:
+        started.result().kill()

@@ -60,7 +60,7 @@ class Runner:
             except ChildDied as death:
                 return Lost(f"The process of its own that ran the task {death}")
             except NotStarted as error:
-                log.warning("task %s is handed back, no process could be started for it: %s", claim.id, error)
+                log.warning("task %s is handed back, no process could run it: %s", claim.id, error)
                 time.sleep(PAUSE_SECONDS)
                 return GivenUp(hand_back=True)
 
@@ -74,6 +74,8 @@ class Runner:
                 self._report(claim, message.percent, message.phase, message.message, message.details)
             elif isinstance(message, Save) and message.token == claim.token:
                 self._relay(child, claim, message)
+            elif message == GivenUp(hand_back=True):  # nobody has interrupted it
+                raise NotStarted(f"it does not run the type {claim.task_type}")
             elif isinstance(message, Judged):
                 child.is_spent = isinstance(message, GivenUp) or time.monotonic() >= time_is_up
                 return message
@@ -102,6 +104,8 @@ def _begin(child: Child, claim: Claimed, watch: Watch) -> None:
         if not child.is_ready:
             _hear(child, watch, Ready)
             child.is_ready = True
+        if watch.reason is not None:
+            raise watch.reason
         child.send(Run.of(claim))
         _hear(child, watch, Begun)
     except TimedOut:

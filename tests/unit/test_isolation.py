@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,9 +19,11 @@ from actors.context import Resources
 from actors.definitions import Actor
 from actors.errors import Permanent
 from actors.interrupts import Interrupts
+from actors.isolation import children
 from actors.isolation import runner as module
 from actors.isolation.children import Child, Children, Program
 from actors.isolation.runner import Runner
+from actors.isolation.wire import Message
 from actors.registry import Registry, load_module, members
 from tasks.errors import Unavailable
 from tasks.values import Claimed, Json
@@ -300,6 +303,17 @@ def test_a_worker_that_must_stop_kills_its_isolated_tasks_and_hands_them_back(ho
     assert house.run("blocked", 600) == GivenUp(hand_back=True)
 
 
+def test_a_task_that_comes_too_late_does_not_begin_in_a_process_that_is_there(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert house.result("whoami")
+    sent: list[Message] = []
+    monkeypatch.setattr(Child, "send", lambda self, message: sent.append(message))
+    house.interrupts.everything()
+    assert house.run("whoami") == GivenUp(hand_back=True)
+    assert sent == []
+
+
 # --- processes that die --------------------------------------------------------------------------
 
 
@@ -413,6 +427,60 @@ def test_a_task_whose_process_cannot_be_started_is_handed_back(
 ) -> None:
     house = make_house(Program((command,)))
     assert house.run("whoami") == GivenUp(hand_back=True)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("embedded null byte")], ids=repr)
+def test_whatever_keeps_a_process_from_being_started_is_no_fault_of_the_task(
+    house: House, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*args: Any, **more: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as refused:
+        refused.setattr(subprocess, "Popen", refuse)
+        assert house.run("whoami") == GivenUp(hand_back=True)
+    assert house.result("whoami")
+
+
+def test_a_keeper_of_processes_that_could_not_be_started_is_started_for_the_next_task(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as refused:
+        refused.setattr(threading.Thread, "start", refuse)
+        assert house.run("whoami") == GivenUp(hand_back=True)
+    assert house.result("whoami")
+
+
+def test_a_process_that_comes_when_nobody_waits_for_it_any_more_is_ended(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a process whose start takes too long
+    late: list[Child] = []
+
+    class Late(Child):
+        def __init__(self, program: Program) -> None:
+            time.sleep(0.3)
+            super().__init__(program)
+            late.append(self)
+
+    monkeypatch.setattr(children, "SPAWN_SECONDS", 0.1)
+    monkeypatch.setattr(children, "Child", Late)
+    assert house.run("whoami") == GivenUp(hand_back=True)
+    # When it is there at last, then it is ended
+    eventually(lambda: late and late[0].has_ended)
+
+
+def test_a_task_of_a_type_that_its_process_does_not_know_is_handed_back_after_a_pause(
+    make_house: Callable[..., House],
+) -> None:
+    knows_nothing = Program(PROGRAM.command, {**ENVIRON, "CALLBOARD_ACTORS": ""})
+    house = make_house(knows_nothing)
+    began = time.monotonic()
+    assert house.run("whoami") == GivenUp(hand_back=True)
+    assert time.monotonic() - began >= module.PAUSE_SECONDS
 
 
 def test_a_task_whose_process_does_not_become_ready_is_handed_back_too(
