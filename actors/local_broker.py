@@ -18,6 +18,7 @@ from tasks.values import Claimed
 #: How long an idle consumer waits before it looks by itself, in seconds; a notice wakes it at once.
 POLL = 1.0
 STOPPING_PAUSE = 0.1
+STEP_SECONDS = 0.2
 RELEASE_SECONDS = 10.0
 
 
@@ -30,12 +31,12 @@ class LocalBroker(Broker):
         self.slots = slots
         self.queues: set[str] = set()
         self.stopping = threading.Event()
-        self._wakers: list[threading.Event] = []
+        self._wakers: dict[str, threading.Event] = {}
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1_000) -> "LocalConsumer":
         """A consumer that claims ready tasks of one queue."""
         consumer = LocalConsumer(self, queue_name)
-        self._wakers.append(consumer.wake)
+        self._wakers[queue_name] = consumer.wake
         return consumer
 
     def declare_queue(self, queue_name: str) -> None:
@@ -55,7 +56,7 @@ class LocalBroker(Broker):
 
     def wake(self) -> None:
         """Something became ready: look at once."""
-        for waker in self._wakers:
+        for waker in list(self._wakers.values()):
             waker.set()
 
 
@@ -97,6 +98,10 @@ class LocalConsumer(Consumer):
 
     def _claimed(self, fetched: "Future[list[Claimed]]") -> list[Claimed]:
         try:
+            while not fetched.done():  # Postgres may stand still; who stops waits no longer
+                if wait([fetched], STEP_SECONDS).not_done and self._broker.stopping.is_set():
+                    fetched.add_done_callback(self._hand_back)
+                    return []
             return fetched.result()
         except BaseException:  # this thread is ended in the middle: nobody else knows of these claims
             fetched.add_done_callback(self._hand_back)

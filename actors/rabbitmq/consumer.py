@@ -19,12 +19,14 @@ from actors.delivery import Delivery, Slots
 from actors.rabbitmq.acknowledgements import Acknowledgements
 from actors.rabbitmq.messages import Returned, read
 from actors.rabbitmq.topology import CONNECTION_ERRORS, connect, declarations, lost
+from tasks.ledger.dead_letters import REPLAYED
 from tasks.values import Arrival, Claimed, Refused
 
 log = logging.getLogger("callboard.consumer")
 
 UNKNOWN_TYPE_SECONDS = 5.0
 IDLE_SECONDS = 0.05
+STEP_SECONDS = 0.2
 HOARD_SECONDS = 0.25
 REFUSED_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
@@ -175,6 +177,7 @@ class RabbitConsumer(Consumer):
     def _consume_again(self) -> None:
         if self._intake.slots.free:
             self._resting = False
+            self._busy_since = None
             self._consuming = True
             self._tag = self._channel.basic_consume(self.queue_name, self._take_in)
 
@@ -209,14 +212,20 @@ class RabbitConsumer(Consumer):
 
     def _sort_all(self, pending: "deque[tuple[_Arrived, Future[Claimed | Refused]]]") -> None:
         try:
-            while pending:
+            while pending and self._is_answered(pending[0][1]):
                 self._sort(*pending[0])
                 pending.popleft()
-        except BaseException:  # this thread is ended in the middle: nobody else knows of these claims
-            self._intake.slots.give(len(pending))
+        finally:  # if this thread is ended in the middle, or stops: nobody else knows of these claims
             for _, future in pending:
+                self._intake.slots.give()
                 future.add_done_callback(self._hand_back)
-            raise
+
+    def _is_answered(self, future: "Future[Claimed | Refused]") -> bool:
+        """Wait for the ledger, which waits for Postgres; who stops waits no longer."""
+        while not future.done():
+            if wait([future], STEP_SECONDS).not_done and self._intake.stopping.is_set():
+                return False
+        return True
 
     def _hand_back(self, future: "Future[Claimed | Refused]") -> None:
         outcome = None if future.exception() else future.result()
@@ -253,8 +262,15 @@ class RabbitConsumer(Consumer):
     def _replay(self, returned: Returned, tag: int) -> None:
         """Somebody moved a dead letter's copy back to its queue: a replay, recorded before the ack."""
         log.info("the copy of dead letter %s came back to %s", returned.dead_letter, self.queue_name)
-        future = self._intake.replay(returned.dead_letter)
-        future.add_done_callback(lambda done: self._settled(tag) if done.exception() is None else None)
+
+        def settle(done: "Future[str]") -> None:
+            if done.exception() is not None:
+                return
+            if done.result() != REPLAYED:
+                log.warning("dead letter %s is not replayed: %s", returned.dead_letter, done.result())
+            self._settled(tag)
+
+        self._intake.replay(returned.dead_letter).add_done_callback(settle)
 
     def _acknowledge(self) -> None:
         for tag, multiple in self._acks.collect():

@@ -46,6 +46,8 @@ def read(body: bytes) -> tuple[Any, Arrival | Returned]:
     message: Message[Any] = Message.decode(body)
     if not isinstance(message.actor_name, str):
         raise TypeError("its type is not what ours have")
+    if "eta" in message.options:
+        raise ValueError("ours are for now: Dramatiq would keep it, and its claim, until then")
     if "dead_letter" in message.options:
         return message, Returned(UUID(message.options["dead_letter"]))
     dispatch = int(message.options["dispatch"])

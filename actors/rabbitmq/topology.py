@@ -29,9 +29,10 @@ def parameters(urls: Sequence[str]) -> list[pika.URLParameters]:
     for url in urls:
         try:
             one = pika.URLParameters(url)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError):  # what is wrong with it may quote the password
             raise BrokerError(
-                f"CALLBOARD_BROKER_URL holds a URL that cannot be read ({error}): use amqp://user:password@host"
+                "CALLBOARD_BROKER_URL holds a URL that cannot be read: use amqp://user:password@host, "
+                "with %2F for a slash in the password"
             ) from None
         one.heartbeat = HEARTBEAT_SECONDS
         one.blocked_connection_timeout = PATIENCE_SECONDS

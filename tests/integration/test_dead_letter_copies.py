@@ -86,6 +86,8 @@ def test_a_copy_that_is_moved_back_to_its_queue_is_a_replay(board: Installation)
     assert board.traces("moody") == ["start", "start"]
     resolution = "SELECT resolution FROM dead_letters WHERE task_id = %s"
     assert board.value(resolution, task_id) == "replayed"
+    # and the log says of the others why they were no replay
+    eventually(lambda: board.any_log_says("is not replayed: "))
 
 
 def test_the_copy_is_sent_when_the_dead_letter_queue_that_was_deleted_is_there_again(

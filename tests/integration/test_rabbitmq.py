@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,12 +10,15 @@ from uuid import uuid4
 import pytest
 from dramatiq import Message
 
+from actors.delivery import Slots
 from actors.errors import BrokerError
 from actors.rabbitmq import topology
+from actors.rabbitmq.consumer import Intake, RabbitConsumer
 from actors.rabbitmq.publisher import Publisher, new_dispatch
 from pipelines.submission import Order
 from tasks.ids import new_id
-from tasks.values import Hint
+from tasks.values import Arrival, Claimed, Hint, Refused
+from tests.support.claims import a_claim
 from tests.support.processes import Installation, channel_to, installation
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.servers import RabbitNode
@@ -278,6 +282,72 @@ def test_of_several_urls_any_one_that_answers_will_do(
 def test_a_url_that_cannot_be_read_is_refused_with_the_name_of_its_setting() -> None:
     with pytest.raises(BrokerError, match="CALLBOARD_BROKER_URL"):
         topology.parameters(["amqp://host:port-that-is-none/"])
+
+
+def test_a_password_in_a_url_that_cannot_be_read_is_not_told() -> None:
+    with pytest.raises(BrokerError) as refused:
+        topology.parameters(["amqp://user:secret/part@host"])
+    assert "part" not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+class Desk:
+    """What a consumer needs of a ledger: a claim is answered when the test says so."""
+
+    def __init__(self, url: str) -> None:
+        self.asked: list[Future[Claimed | Refused]] = []
+        self.released: list[Claimed] = []
+        self.slots = Slots(2)
+        self.intake = Intake(
+            topology.parameters([url]),
+            "classic",
+            self.slots,
+            claim=self._claim,
+            postpone=lambda arrival, seconds: Future(),
+            release=self._release,
+            replay=lambda dead_letter: Future(),
+            take_over=lambda refused: None,
+            types={"work"},
+        )
+
+    def _claim(self, arrival: Arrival) -> "Future[Claimed | Refused]":
+        self.asked.append(Future())
+        return self.asked[-1]
+
+    def _release(self, claim: Claimed) -> "Future[bool]":
+        self.released.append(claim)
+        return Future()
+
+
+def test_a_consumer_that_must_stop_does_not_wait_for_a_claim_and_gives_it_back_when_it_comes(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    # Given a consumer that waits for a claim, since Postgres stands still
+    desk = Desk(rabbit_node.url)
+    office.publish(batch(queue, 1))
+    consumer = RabbitConsumer(desk.intake, queue, prefetch=2, timeout=0.05)
+    yielded: list[object] = []
+    waiting = threading.Thread(target=lambda: yielded.extend(consume_until_stopped(consumer, desk.intake)))
+    waiting.start()
+    eventually(lambda: desk.asked)
+    # When it must stop, then it does, and its slot is free
+    desk.intake.stopping.set()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert yielded == []
+    assert desk.slots.held == 0
+    consumer.close()
+    # And a claim that is committed later is given back
+    claim = a_claim()
+    desk.asked[0].set_result(claim)
+    assert desk.released == [claim]
+
+
+def consume_until_stopped(consumer: RabbitConsumer, intake: Intake) -> list[object]:
+    taken: list[object] = []
+    while not intake.stopping.is_set():
+        taken.append(next(consumer))
+    return [one for one in taken if one is not None]
 
 
 def test_a_queue_of_another_kind_under_our_name_is_no_reason_to_give_up(
