@@ -1,10 +1,14 @@
-"""Whole Callboards for the acceptance tests: one on the embedded default, one on RabbitMQ and Postgres."""
+"""Whole Callboards for the acceptance tests, on the embedded default and on RabbitMQ; and the API alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from falcon.testing import TestClient
 
+from pipelines.bootstrap import Kit, open_kit
+from tasks.settings import Settings
+from tests.support.api import api_on
 from tests.support.databases import fresh_database
 from tests.support.deployment import Deployment, deployment
 from tests.support.servers import RabbitNode
@@ -38,3 +42,22 @@ def on_rabbitmq(postgres_url: str, rabbit_node: RabbitNode, file_root: Path) -> 
         }
         with deployment(environ) as running:
             yield running
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(database_url=database_url, data_dir=tmp_path, actors=("tests.support.api",), port=0)
+
+
+@pytest.fixture
+def kit(settings: Settings) -> Iterator[Kit]:
+    kit = open_kit(settings)
+    yield kit
+    kit.close()
+
+
+@pytest.fixture
+def client(kit: Kit) -> Iterator[TestClient]:
+    """The API on an empty record, called without a server."""
+    with api_on(kit) as client:
+        yield client

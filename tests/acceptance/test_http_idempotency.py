@@ -1,8 +1,6 @@
 """The header Idempotency-Key, and tasks that depend on others, over HTTP on a real Postgres."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,32 +8,14 @@ import psycopg
 import pytest
 from falcon.testing import Result, TestClient
 
-from pipelines.bootstrap import Kit, open_kit
+from pipelines.bootstrap import Kit
 from tasks.ids import new_id
 from tasks.ledger.endings import Complete
 from tasks.settings import Settings
-from tests.support.api import api_on, served
+from tests.support.api import served
 from tests.support.waiting import eventually
 
 TASKS = "/api/v1/tasks"
-
-
-@pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(database_url=database_url, data_dir=tmp_path, actors=("tests.support.api",), port=0)
-
-
-@pytest.fixture
-def kit(settings: Settings) -> Iterator[Kit]:
-    kit = open_kit(settings)
-    yield kit
-    kit.close()
-
-
-@pytest.fixture
-def client(kit: Kit) -> Iterator[TestClient]:
-    with api_on(kit) as client:
-        yield client
 
 
 def post(client: TestClient, key: str | None, body: dict[str, Any], path: str = TASKS) -> Result:

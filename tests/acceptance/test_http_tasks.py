@@ -4,8 +4,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,12 +11,12 @@ import httpx
 import pytest
 from falcon.testing import TestClient
 
-from pipelines.bootstrap import Kit, open_kit
+from pipelines.bootstrap import Kit
 from tasks.ids import new_id
 from tasks.ledger.endings import Complete
 from tasks.settings import Settings
 from tasks.values import TaskError
-from tests.support.api import api_on, served
+from tests.support.api import served
 
 TASKS = "/api/v1/tasks"
 FIELDS = (
@@ -26,24 +24,6 @@ FIELDS = (
     "attempts max_retries timeout user_id project_id kb_id created_by tags parent_id run_id stage depends_on "
     "run_at created_at updated_at started_at completed_at duration_ms estimated_completion wait_reason"
 )
-
-
-@pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(database_url=database_url, data_dir=tmp_path, actors=("tests.support.api",), port=0)
-
-
-@pytest.fixture
-def kit(settings: Settings) -> Iterator[Kit]:
-    kit = open_kit(settings)
-    yield kit
-    kit.close()
-
-
-@pytest.fixture
-def client(kit: Kit) -> Iterator[TestClient]:
-    with api_on(kit) as client:
-        yield client
 
 
 def submit(client: TestClient, **body: Any) -> dict[str, Any]:

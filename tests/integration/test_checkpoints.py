@@ -1,35 +1,10 @@
 """Checkpoints: what a task saves is there for its next attempt, whatever ended the one before."""
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-import pytest
-
-from tests.support.processes import Installation, installation
+from tests.support.processes import Installation
 from tests.support.waiting import eventually
-
-
-@pytest.fixture(scope="module", params=["local", "rabbitmq"])
-def broker_url(request: pytest.FixtureRequest) -> str | None:
-    return str(request.getfixturevalue("rabbit_node").url) if request.param == "rabbitmq" else None
-
-
-@pytest.fixture(scope="module")
-def house(
-    postgres_url: str, broker_url: str | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
-    with installation(postgres_url, broker_url, tmp_path_factory.mktemp("house")) as house:
-        house.start_clock()
-        yield house
-
-
-@pytest.fixture
-def board(house: Installation) -> Iterator[Installation]:
-    """A clock, and neither a worker nor work yet."""
-    yield house
-    house.show_logs()
-    house.sweep()
 
 
 def steps(board: Installation, key: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from uuid import UUID
 
 import psycopg
@@ -14,32 +13,8 @@ from actors.rabbitmq.publisher import new_dispatch
 from pipelines.submission import Order
 from tasks.ledger import Ledger, NoOutlet
 from tasks.values import Hint
-from tests.support.processes import Installation, channel_to, installation
+from tests.support.processes import Installation, channel_to
 from tests.support.waiting import eventually
-
-
-@pytest.fixture(scope="module", params=["local", "rabbitmq"])
-def broker_url(request: pytest.FixtureRequest) -> str | None:
-    return str(request.getfixturevalue("rabbit_node").url) if request.param == "rabbitmq" else None
-
-
-@pytest.fixture(scope="module")
-def house(
-    postgres_url: str, broker_url: str | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
-    """A clock, shared by the tests of this module."""
-    with installation(postgres_url, broker_url, tmp_path_factory.mktemp("house")) as house:
-        house.start_clock()
-        yield house
-
-
-@pytest.fixture
-def board(house: Installation) -> Iterator[Installation]:
-    """A clock, and neither a worker nor work yet."""
-    yield house
-    house.show_logs()
-    house.sweep()
-
 
 ON_RABBITMQ = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True, scope="module")
 

@@ -13,11 +13,6 @@ from tests.support.waiting import eventually
 SHORT = f"{ACTORS},tests.support.short_leases"
 
 
-@pytest.fixture(scope="module", params=["local", "rabbitmq"])
-def broker_url(request: pytest.FixtureRequest) -> str | None:
-    return str(request.getfixturevalue("rabbit_node").url) if request.param == "rabbitmq" else None
-
-
 @pytest.fixture(scope="module")
 def house(
     postgres_url: str, broker_url: str | None, tmp_path_factory: pytest.TempPathFactory
@@ -27,13 +22,6 @@ def house(
         with installation(postgres_url, broker_url, tmp_path_factory.mktemp("house")) as house:
             house.start_clock(ACTORS=SHORT)
             yield house
-
-
-@pytest.fixture
-def board(house: Installation) -> Iterator[Installation]:
-    yield house
-    house.show_logs()
-    house.sweep()
 
 
 def work(count: int, seconds: float, name: str) -> list[Order]:

@@ -1,39 +1,15 @@
 """Tasks in processes of their own: they can be killed, and nobody else is blamed. Over both brokers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from pipelines.submission import Order
-from tests.support.processes import Installation, installation
+from tests.support.processes import Installation
 from tests.support.waiting import eventually
 
 LOST = "The process of its own that ran the task was ended by signal 9"
-
-
-@pytest.fixture(scope="module", params=["local", "rabbitmq"])
-def broker_url(request: pytest.FixtureRequest) -> str | None:
-    return str(request.getfixturevalue("rabbit_node").url) if request.param == "rabbitmq" else None
-
-
-@pytest.fixture(scope="module")
-def house(
-    postgres_url: str, broker_url: str | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
-    """A clock, shared by the tests of this module."""
-    with installation(postgres_url, broker_url, tmp_path_factory.mktemp("house")) as house:
-        house.start_clock()
-        yield house
-
-
-@pytest.fixture
-def board(house: Installation) -> Iterator[Installation]:
-    """A clock, and neither a worker nor work yet."""
-    yield house
-    house.show_logs()
-    house.sweep()
 
 
 def is_started(board: Installation, key: str) -> bool:

@@ -1,36 +1,14 @@
 """Threads that die in a worker are replaced: no slot, no claim and no message is lost with them."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.support.processes import Installation, Running, installation
+from tests.support.processes import Installation, Running
 from tests.support.waiting import eventually
 
 #: A thread may be dead for so long until others take its place.
 REPLACED_SECONDS = 3.0
-
-
-@pytest.fixture(scope="module", params=["local", "rabbitmq"])
-def broker_url(request: pytest.FixtureRequest) -> str | None:
-    return str(request.getfixturevalue("rabbit_node").url) if request.param == "rabbitmq" else None
-
-
-@pytest.fixture(scope="module")
-def house(
-    postgres_url: str, broker_url: str | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
-    with installation(postgres_url, broker_url, tmp_path_factory.mktemp("house")) as house:
-        house.start_clock()
-        yield house
-
-
-@pytest.fixture
-def board(house: Installation) -> Iterator[Installation]:
-    yield house
-    house.show_logs()
-    house.sweep()
 
 
 @pytest.fixture

@@ -9,11 +9,6 @@ from tests.support.processes import Installation, installation
 from tests.support.waiting import eventually
 
 
-@pytest.fixture(scope="module", params=["local", "rabbitmq"])
-def broker_url(request: pytest.FixtureRequest) -> str | None:
-    return str(request.getfixturevalue("rabbit_node").url) if request.param == "rabbitmq" else None
-
-
 @pytest.fixture(scope="module")
 def board(
     postgres_url: str, broker_url: str | None, tmp_path_factory: pytest.TempPathFactory
