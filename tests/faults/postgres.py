@@ -67,7 +67,9 @@ class Postgres:
         return False
 
     def kill(self) -> None:
-        """End the postmaster and all of its processes without a last word (SIGKILL)."""
+        """End the postmaster and all of its processes without a last word (SIGKILL), if they live."""
+        if self.process.poll() is not None:
+            return
         family = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         for child in family:
