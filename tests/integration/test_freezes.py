@@ -46,8 +46,7 @@ def test_what_a_frozen_worker_was_doing_is_taken_over_and_its_own_outcome_is_ref
     frozen.thaw()
     # Then it learns that its lease was lost, and ends
     assert frozen.exit_code() == 1
-    assert not [line for line in board.traces_of_process(frozen.pid) if line.startswith("end")]
-    # and each task has one outcome, of the second attempt, and no death
+    # and each task has one outcome, of the second attempt, whatever the first one came to, and no death
     board.all_finished(ids)
     for number, task_id in enumerate(ids):
         assert board.moves(task_id) == ["queued", "running", "queued", "running", "completed"]
