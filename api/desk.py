@@ -26,9 +26,17 @@ class Desk:
         self._threads = ThreadPoolExecutor(kit.settings.db_pool, "callboard-api")
 
     async def work(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call something that blocks and may take long, in a thread."""
+        """Call something that blocks and may take long, in a thread.
+
+        Raises:
+          Unavailable: the process is stopping, and no thread takes anything any more.
+        """
         call = partial(task, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            answer = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except RuntimeError:
+            raise Unavailable("This process is about to stop: ask another one.") from None
+        return await answer
 
     async def ask(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call something that blocks, in a thread; a Postgres that stands still keeps nobody waiting.

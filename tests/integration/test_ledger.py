@@ -1044,7 +1044,9 @@ def test_every_verb_waits_for_a_held_row_without_holding_up_the_others(record: R
         assert not [future for future in waiting if future.done()]
 
     assert [future.result(10) for future in waiting[:3]] == [True, "cancelled", True]
-    assert waiting[3].result(10) == Refused(cancelling, "finished")
+    # The claim came after the cancel, or before it, if the row was let go between the two.
+    assert isinstance(waiting[3].result(10), Refused | Claimed)
+    assert record.status(cancelling) == "cancelled"
 
 
 def test_what_is_skipped_by_a_release_is_not_reported_as_stale(record: Record) -> None:
