@@ -9,8 +9,10 @@ import msgspec
 
 from actors import backoff as backoffs
 from actors.errors import DefinitionError
+from actors.submission import Defaults, Order, task_of
 from tasks.errors import InvalidField
 from tasks.names import check_queue
+from tasks.values import NewTask
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +62,16 @@ class Actor(Generic[P, R]):
           InvalidField: it does not fit; the field is named below ``payload``.
         """
         return convert(payload, self.payload_type, "payload")
+
+    def tasks(self, order: Order, defaults: Defaults) -> list[NewTask]:
+        """The task of an order.
+
+        Raises:
+          InvalidField: the payload does not fit.
+        """
+        self.parse(order.payload)
+        policy = self.policy
+        return [task_of(order, defaults, policy.queue, policy.max_retries, policy.timeout, policy.backoff)]
 
     def run(self, payload: Any) -> Any:
         """Call the function with a payload as it came out of the record."""

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors import backoff
+from actors.submission import Order, Submission
 from api import fields
 from api.caller import Caller
 from api.parameters import in_utc
 from api.schemas import SYNONYMS, TaskRequest
-from pipelines.submission import Order, Submission
 from tasks.errors import InvalidField
 from tasks.queries import WAITS
 from tasks.records import Task

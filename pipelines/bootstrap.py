@@ -5,14 +5,13 @@ from importlib.metadata import version
 
 from actors.rabbitmq import topology
 from actors.rabbitmq.publisher import Publisher
+from actors.submission import Defaults, Submission
 from pipelines.catalogue import Catalogue, collect
 from pipelines.documents.equipment import equip
 from pipelines.documents.library import Library
 from pipelines.documents.stages import Workshop, document_processing
 from pipelines.documents.store.facade import MIGRATIONS as DOCUMENT_MIGRATIONS
-from pipelines.flow import Defaults
 from pipelines.settling import Settler
-from pipelines.submission import Submission
 from tasks import catalogue as record_catalogue
 from tasks.database import Database, connect
 from tasks.embedded import embedded_postgres

@@ -7,6 +7,7 @@ from actors.builtin import ACTORS
 from actors.definitions import Actor
 from actors.errors import DefinitionError
 from actors.registry import Registry, load_module, members
+from actors.submission import Submittable
 from pipelines.composition import Pipeline, Stage
 from tasks.values import TaskType
 
@@ -26,6 +27,10 @@ class Catalogue:
             for pipeline in self.pipelines.values()
             for step in pipeline.steps
         }
+
+    def get(self, name: str) -> Submittable | None:
+        """What can be asked for by this name: an actor or a pipeline; None if it is not known here."""
+        return self.actors.get(name) or self.pipelines.get(name)
 
     def runnable(self) -> Registry:
         """All that a worker executes: the actors, and the stages of all pipelines under their full names."""

@@ -12,7 +12,10 @@ from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, get_args,
 import msgspec
 
 from actors.definitions import DEFAULT_QUEUE, Actor, convert, make_policy
+from actors.submission import Defaults, Order, task_of
 from pipelines.errors import CompositionError
+from pipelines.steps import Step, start
+from tasks.values import NewTask
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,14 +25,6 @@ class Done(msgspec.Struct, frozen=True, rename={"value": "$done"}):
     """Returned by a stage that knows the run's result already: the run completes with ``value``."""
 
     value: Any
-
-
-class Step(msgspec.Struct, frozen=True):
-    """A stage in its place. ``batch``: None runs it once; n runs it once for every n items of its input."""
-
-    actor: Actor[..., Any]
-    name: str
-    batch: int | None = None
 
 
 class Chain:
@@ -97,6 +92,16 @@ class Pipeline:
         taken = self.first.actor.payload_type
         wanted = list[taken] if self.first.batch == 0 else taken  # type: ignore[valid-type]
         return convert(payload, wanted, "payload")
+
+    def tasks(self, order: Order, defaults: Defaults) -> list[NewTask]:
+        """The run of an order, then the tasks of its first stage.
+
+        Raises:
+          InvalidField: the payload does not fit the first stage.
+        """
+        self.parse(order.payload)
+        run = task_of(order, defaults, self.queue, is_run=True)
+        return [run, *start(self, run, 0, run.payload, defaults)[0]]
 
     def type_of(self, stage: str) -> str:
         """The task type of a stage: ``<pipeline>.<stage>``."""

@@ -5,25 +5,20 @@ afterwards about the whole run: it finds joins that are due and the end. Both ma
 same moment; the ledger inserts a stage once and ends a run once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from pipelines.composition import Pipeline, Step
+from actors.submission import Defaults
+from pipelines.composition import Pipeline
+from pipelines.steps import start
 from tasks.ledger.runs import Advance
 from tasks.states import CANCELLED, COMPLETED, FAILED
 from tasks.values import Claimed, NewTask, RunState, StageState
 
 #: The key under which a `pipelines.composition.Done` is kept.
 DONE = "$done"
-
-
-class Defaults(msgspec.Struct, frozen=True):
-    """What a policy leaves open. ``timeout`` is in seconds."""
-
-    max_retries: int = 3
-    timeout: float = 300.0
 
 
 class Next(msgspec.Struct, frozen=True):
@@ -37,7 +32,7 @@ class Next(msgspec.Struct, frozen=True):
 
 def begin(pipeline: Pipeline, run: NewTask, defaults: Defaults) -> list[NewTask]:
     """The tasks of the first stage of a run."""
-    return list(_start(pipeline, run, 0, run.payload, defaults)[0])
+    return start(pipeline, run, 0, run.payload, defaults)[0]
 
 
 def after(pipeline: Pipeline, finished: Claimed, result: Any, defaults: Defaults) -> Next:
@@ -52,7 +47,7 @@ def after(pipeline: Pipeline, finished: Claimed, result: Any, defaults: Defaults
     if place == len(pipeline.steps) - 1:
         return Next(settle=True, progress=min(done, 99.0), phase=step.name)
     template = _template(finished)
-    successors, ended = _start(pipeline, template, place + 1, result, defaults)
+    successors, ended = start(pipeline, template, place + 1, result, defaults)
     return Next(tuple(successors), settle=ended, progress=done, phase=pipeline.steps[place + 1].name)
 
 
@@ -79,7 +74,7 @@ def settle(
         value = results if step.batch is not None else results[0]
     if place == len(pipeline.steps) - 1:
         return Advance(run.id, status=COMPLETED, result=value, round=run.round)
-    successors, over = _start(pipeline, run.task, place + 1, value, defaults)
+    successors, over = start(pipeline, run.task, place + 1, value, defaults)
     if over:
         return Advance(run.id, status=COMPLETED, result=[], round=run.round)
     return Advance(run.id, successors)
@@ -98,53 +93,6 @@ def ended_badly(run: RunState) -> Advance | None:
     if any(stage.status == CANCELLED for stage in run.stages):
         return Advance(run.id, status=CANCELLED, round=run.round)
     return None
-
-
-def _start(
-    pipeline: Pipeline, run: NewTask, place: int, value: Any, defaults: Defaults
-) -> tuple[Sequence[NewTask], bool]:
-    """The tasks of the step at ``place``, and whether the run is over because nothing was left to map."""
-    step = pipeline.steps[place]
-    if step.batch is None:
-        return [_task(pipeline, run, step, 0, value, defaults)], False
-    if not isinstance(value, list):
-        raise TypeError(
-            f"{step.name}.map() needs a list, but the stage before returned {type(value).__name__}"
-        )
-    if not value:
-        last = place == len(pipeline.steps) - 1
-        return ([], True) if last else _start(pipeline, run, place + 1, [], defaults)
-    size = step.batch or 1
-    parts = [value[at : at + size] for at in range(0, len(value), size)]
-    inputs = parts if step.batch else value
-    return [_task(pipeline, run, step, at, part, defaults) for at, part in enumerate(inputs)], False
-
-
-def _task(
-    pipeline: Pipeline, run: NewTask, step: Step, index: int, payload: Any, defaults: Defaults
-) -> NewTask:
-    policy = step.actor.policy
-    return NewTask(
-        task_type=pipeline.type_of(step.name),
-        queue_name=policy.queue,
-        payload=payload,
-        priority=run.priority,
-        max_retries=defaults.max_retries if policy.max_retries is None else policy.max_retries,
-        backoff=policy.backoff,
-        timeout=defaults.timeout if policy.timeout is None else policy.timeout,
-        delay=run.delay,
-        run_at=run.run_at,
-        user_id=run.user_id,
-        project_id=run.project_id,
-        kb_id=run.kb_id,
-        created_by=run.created_by,
-        tags=run.tags,
-        depends_on=run.depends_on,
-        on_dependency_failure=run.on_dependency_failure,
-        run_id=run.id,
-        stage=step.name,
-        stage_index=index,
-    )
 
 
 def _template(finished: Claimed) -> NewTask:

@@ -6,10 +6,11 @@ import threading
 from typing import Any
 from uuid import UUID
 
+from actors.submission import Defaults
 from pipelines import flow
 from pipelines.catalogue import Catalogue
 from pipelines.errors import CompositionError
-from pipelines.flow import Defaults, Next
+from pipelines.flow import Next
 from tasks.ledger import Ledger
 from tasks.ledger.runs import Advance
 from tasks.queries import Queries

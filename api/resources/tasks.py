@@ -6,6 +6,7 @@ from uuid import UUID
 
 from falcon.asgi import Request, Response
 
+from actors.submission import Order
 from api import fields, idempotency
 from api.caller import caller_of
 from api.desk import Desk
@@ -13,7 +14,6 @@ from api.media import read_object, render
 from api.orders import as_task, prefixed, prepare, read_order
 from api.parameters import read_query, task_filter, task_page
 from api.schemas import BatchRequest, TaskListing
-from pipelines.submission import Order
 from tasks.errors import DependencyMissing
 from tasks.records import Task
 from tasks.values import NewTask

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from actors.submission import Order, Submission
 from pipelines.documents.embedders.port import Embedder
 from pipelines.documents.sources import Sources
 from pipelines.documents.store.facade import DocumentStore
@@ -15,7 +16,6 @@ from pipelines.documents.store.records import Document as KeptDocument
 from pipelines.documents.store.records import Hit as FoundHit
 from pipelines.documents.store.records import KnowledgeBase as KeptKnowledgeBase
 from pipelines.documents.values import AddedDocument, ChunkOptions, Document, Hit, KnowledgeBase, Source
-from pipelines.submission import Order, Submission
 from tasks.errors import InvalidField
 
 PATIENCE_SECONDS = 5.0

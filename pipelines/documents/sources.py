@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from actors.definitions import convert
+from actors.submission import Order
 from pipelines.documents.blobs import Blobs
 from pipelines.documents.store.facade import DocumentStore
 from pipelines.documents.values import Source
-from pipelines.submission import Order
 from tasks.errors import InvalidField, NotFound
 
 BLOB = re.compile(r"sources/[0-9a-f]{64}")

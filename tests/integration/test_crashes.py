@@ -10,7 +10,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from actors.rabbitmq.messages import encode
 from actors.rabbitmq.publisher import new_dispatch
-from pipelines.submission import Order
+from actors.submission import Order
 from tasks.ledger import Ledger, NoOutlet
 from tasks.values import Hint
 from tests.support.processes import Installation, channel_to

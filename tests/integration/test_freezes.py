@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.submission import Order
+from actors.submission import Order
 from tasks import leases
 from tests.support.processes import ACTORS, Installation, installation
 from tests.support.short_leases import LEASE_SECONDS

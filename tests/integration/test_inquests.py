@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.submission import Order
+from actors.submission import Order
 from tests.support.processes import Installation, Running, installation
 from tests.support.proxy import Proxy
 from tests.support.servers import RabbitNode

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from pipelines.submission import Order
+from actors.submission import Order
 from tests.support.processes import Installation
 from tests.support.waiting import eventually
 

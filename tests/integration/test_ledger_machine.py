@@ -22,9 +22,9 @@ from hypothesis.stateful import (
 )
 from playhouse.pool import PooledPostgresqlDatabase
 
+from actors.submission import Defaults
 from pipelines import flow
 from pipelines.composition import Pipeline, stage
-from pipelines.flow import Defaults
 from tasks.database import connect
 from tasks.ids import new_id
 from tasks.ledger import Ledger

@@ -15,7 +15,7 @@ from actors.errors import BrokerError
 from actors.rabbitmq import topology
 from actors.rabbitmq.consumer import Intake, RabbitConsumer
 from actors.rabbitmq.publisher import Publisher, new_dispatch
-from pipelines.submission import Order
+from actors.submission import Order
 from tasks.ids import new_id
 from tasks.values import Arrival, Claimed, Hint, Refused
 from tests.support.claims import a_claim

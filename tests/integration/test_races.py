@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
+from actors.submission import Defaults
 from pipelines import flow
 from pipelines.catalogue import Catalogue
 from pipelines.composition import Pipeline, stage
-from pipelines.flow import Defaults
 from pipelines.settling import Settler
 from tasks.ledger import Ledger
 from tasks.ledger.endings import Complete

@@ -9,13 +9,12 @@ import psycopg
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
+from actors import submission as module
 from actors.builtin import ACTORS
 from actors.definitions import actor
-from pipelines import submission as module
+from actors.submission import Check, Defaults, Order, Submission
 from pipelines.catalogue import Catalogue
 from pipelines.composition import Pipeline, stage
-from pipelines.flow import Defaults
-from pipelines.submission import Check, Order, Submission
 from tasks.catalogue import declare
 from tasks.errors import InvalidField
 from tasks.ids import new_id

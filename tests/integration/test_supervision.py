@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.submission import Order
+from actors.submission import Order
 from tests.support.processes import Installation, Running, installation
 from tests.support.waiting import eventually
 

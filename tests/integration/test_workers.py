@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.submission import Order
+from actors.submission import Order
 from tests.support.processes import Installation, installation
 from tests.support.waiting import eventually
 

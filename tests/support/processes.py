@@ -16,9 +16,9 @@ import psutil
 import psycopg
 from dramatiq.common import xq_name
 
+from actors.submission import Order
 from actors.supervisor import PARENT_VARIABLE
 from pipelines.bootstrap import Kit, open_kit
-from pipelines.submission import Order
 from tasks.records import Event, Task
 from tasks.settings import Settings
 from tasks.states import FINAL, is_legal

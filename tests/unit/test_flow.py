@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.submission import Defaults
 from pipelines import flow
 from pipelines.composition import Chain, Done, Pipeline, Stage, stage
 from pipelines.errors import CompositionError
-from pipelines.flow import Defaults, Next
+from pipelines.flow import Next
 from tasks.ids import new_id
 from tasks.ledger.runs import Advance
 from tasks.states import CANCELLED, COMPLETED, FAILED, FINAL, QUEUED, RUNNING

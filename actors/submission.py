@@ -4,19 +4,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
 
-from pipelines import flow
-from pipelines.catalogue import Catalogue
-from pipelines.flow import Defaults
 from tasks.errors import InvalidField
 from tasks.ids import new_id
-from tasks.ledger import Ledger
 from tasks.names import check_queue
-from tasks.queries import Queries
 from tasks.values import Accepted, NewTask, Once
 
 REFRESH_SECONDS = 1.0
@@ -44,6 +39,56 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     on_dependency_failure: str = "fail"
 
 
+class Defaults(msgspec.Struct, frozen=True):
+    """What an order and a policy leave open. ``timeout`` is in seconds."""
+
+    max_retries: int = 3
+    timeout: float = 300.0
+
+
+class Submittable(Protocol):
+    """What can be asked for as a task: an actor, or a pipeline."""
+
+    @property
+    def name(self) -> str:
+        """The type of its tasks."""
+
+    def tasks(self, order: Order, defaults: Defaults) -> list[NewTask]:
+        """The tasks of an order: the one that was asked for comes first, a run's first stages follow it.
+
+        Raises:
+          InvalidField: the payload does not fit.
+        """
+
+
+class Types(Protocol):
+    """The types that this process knows."""
+
+    def get(self, name: str) -> Submittable | None:
+        """What is asked for by a name, or None."""
+
+
+class Records(Protocol):
+    """Who records tasks: a ledger."""
+
+    def submit(
+        self,
+        tasks: Sequence[NewTask],
+        *,
+        once: Once | None = None,
+        asked: Sequence[UUID] = (),
+        patience: float | None = None,
+    ) -> Future[list[Accepted]]:
+        """Record tasks, all or nothing (see `tasks.ledger.Ledger.submit`)."""
+
+
+class Declared(Protocol):
+    """Who knows what other processes have declared."""
+
+    def task_types(self) -> dict[str, str]:
+        """Every declared type, with its queue."""
+
+
 #: Checks an order of one type against the world (files, knowledge bases) and may complete its payload.
 Check = Callable[[Order], Any]
 
@@ -53,9 +98,9 @@ class Submission:
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        ledger: Ledger,
-        queries: Queries,
+        catalogue: Types,
+        ledger: Records,
+        queries: Declared,
         defaults: Defaults,
         checks: Mapping[str, Check] | None = None,
     ) -> None:
@@ -78,17 +123,10 @@ class Submission:
         if order.task_type in self._checks:
             payload = self._checks[order.task_type](order)
             order = msgspec.structs.replace(order, payload=payload)
-        pipeline = self._catalogue.pipelines.get(order.task_type)
-        if pipeline is not None:
-            pipeline.parse(order.payload)
-            run = self._task(order, pipeline.queue, is_run=True)
-            return [run, *flow.begin(pipeline, run, self._defaults)]
-        actor = self._catalogue.actors.get(order.task_type)
-        if actor is not None:
-            actor.parse(order.payload)
-            policy = actor.policy
-            return [self._task(order, policy.queue, policy.max_retries, policy.timeout, policy.backoff)]
-        return [self._task(order, self._queue_elsewhere(order.task_type))]
+        known = self._catalogue.get(order.task_type)
+        if known is not None:
+            return known.tasks(order, self._defaults)
+        return [task_of(order, self._defaults, self._queue_elsewhere(order.task_type))]
 
     def record(
         self, prepared: Sequence[Sequence[NewTask]], *, once: Once | None = None, patience: float | None = 2.0
@@ -105,37 +143,6 @@ class Submission:
         asked = [one[0].id for one in prepared]
         return self._ledger.submit(tasks, once=once, asked=asked, patience=patience)
 
-    def _task(
-        self,
-        order: Order,
-        queue: str,
-        max_retries: int | None = None,
-        timeout: float | None = None,
-        backoff: dict[str, Any] | None = None,
-        *,
-        is_run: bool = False,
-    ) -> NewTask:
-        return NewTask(
-            id=order.id,
-            task_type=order.task_type,
-            queue_name=order.queue_name or queue,
-            payload=order.payload,
-            priority=order.priority,
-            max_retries=_first(order.max_retries, max_retries, self._defaults.max_retries),
-            backoff=order.backoff or backoff,
-            timeout=_first(order.timeout, timeout, self._defaults.timeout),
-            delay=order.delay,
-            run_at=order.run_at,
-            user_id=order.user_id,
-            project_id=order.project_id,
-            kb_id=order.kb_id,
-            created_by=order.created_by,
-            tags=order.tags,
-            depends_on=order.depends_on,
-            on_dependency_failure=order.on_dependency_failure,
-            is_run=is_run,
-        )
-
     def _queue_elsewhere(self, task_type: str) -> str:
         """The queue of a type that only other processes know."""
         if task_type not in self._declared and time.monotonic() - self._declared_at > REFRESH_SECONDS:
@@ -148,6 +155,39 @@ class Submission:
                 code="unknown_task_type",
             )
         return self._declared[task_type]
+
+
+def task_of(
+    order: Order,
+    defaults: Defaults,
+    queue: str,
+    max_retries: int | None = None,
+    timeout: float | None = None,
+    backoff: dict[str, Any] | None = None,
+    *,
+    is_run: bool = False,
+) -> NewTask:
+    """The task of an order, as far as the order and its type's policy say; the rest is left to defaults."""
+    return NewTask(
+        id=order.id,
+        task_type=order.task_type,
+        queue_name=order.queue_name or queue,
+        payload=order.payload,
+        priority=order.priority,
+        max_retries=_first(order.max_retries, max_retries, defaults.max_retries),
+        backoff=order.backoff or backoff,
+        timeout=_first(order.timeout, timeout, defaults.timeout),
+        delay=order.delay,
+        run_at=order.run_at,
+        user_id=order.user_id,
+        project_id=order.project_id,
+        kb_id=order.kb_id,
+        created_by=order.created_by,
+        tags=order.tags,
+        depends_on=order.depends_on,
+        on_dependency_failure=order.on_dependency_failure,
+        is_run=is_run,
+    )
 
 
 def _refuse_circles(tasks: Sequence[NewTask]) -> None:
