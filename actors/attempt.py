@@ -87,7 +87,7 @@ class Attempts:
             current = CurrentTask(claim, payload, self._report, self._save, self._resources)
             context.enter(current)
             result = self._interrupts.run(current, claim.timeout, lambda: actor.run(payload))
-            return Completed(_as_builtins(result))
+            return Completed(_as_builtins(current.result if result is None else result))
         except BaseException as error:
             return self.judge(claim, error)
         finally:

@@ -90,11 +90,18 @@ class CurrentTask:
         #: One thread of the actor saves at a time: two of them must not take the same version.
         self._saving = threading.Lock()
         self.payload = payload
+        #: The result of the task, for an actor that returns none. What it returns goes before this.
+        self.result: Any = None
 
     @property
     def id(self) -> UUID:
         """The task's id."""
         return self._claim.id
+
+    @property
+    def task_type(self) -> str:
+        """The type of the task; a stage's is ``<pipeline>.<stage>``."""
+        return self._claim.task_type
 
     @property
     def run_id(self) -> UUID | None:

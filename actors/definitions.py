@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Annotated, Any, ClassVar, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 import msgspec
 
@@ -38,6 +38,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 class Actor(Generic[P, R]):
     """A function that can be asked for as a task. Called directly it is just the function."""
+
+    #: Whether tasks of this type can be asked for: a stage is a part of its pipelines alone.
+    is_whole: ClassVar[bool] = True
 
     def __init__(self, function: Callable[P, R], name: str, policy: Policy) -> None:
         if not NAME.fullmatch(name):

@@ -7,6 +7,7 @@ from typing import Any
 
 from actors.definitions import Actor
 from actors.errors import DefinitionError
+from actors.executors import registered_in
 
 
 class Registry:
@@ -60,6 +61,12 @@ def load_module(name: str) -> ModuleType:
         raise DefinitionError(
             f"CALLBOARD_ACTORS names {name!r}, which cannot be imported ({error}): is it on PYTHONPATH?"
         ) from error
+
+
+def actors_of(module: ModuleType) -> list[Actor[..., Any]]:
+    """The actors of a module that can be asked for: its own attributes, and what it has registered."""
+    own: list[Actor[..., Any]] = [one for one in members(module, Actor) if one.is_whole]
+    return own + [one for one in registered_in(module.__name__) if one not in own]
 
 
 def members(module: ModuleType, kind: type) -> list[Any]:

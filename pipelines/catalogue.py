@@ -6,9 +6,9 @@ from typing import Any
 from actors.builtin import ACTORS
 from actors.definitions import Actor
 from actors.errors import DefinitionError
-from actors.registry import Registry, load_module, members
+from actors.registry import Registry, actors_of, load_module, members
 from actors.submission import Submittable
-from pipelines.composition import Pipeline, Stage
+from pipelines.composition import Pipeline
 from tasks.values import TaskType
 
 
@@ -57,6 +57,6 @@ def collect(modules: Sequence[str], own: Iterable[Pipeline] = ()) -> Catalogue:
     pipelines = list(own)
     for name in modules:
         module = load_module(name)
-        actors += [one for one in members(module, Actor) if not isinstance(one, Stage)]
+        actors += actors_of(module)
         pipelines += members(module, Pipeline)
     return Catalogue(actors, pipelines)

@@ -43,6 +43,8 @@ class Chain:
 class Stage(Actor[P, R], Generic[P, R]):
     """An actor that can be composed."""
 
+    is_whole = False
+
     def __or__(self, other: "Chain | Stage[..., Any]") -> Chain:
         """This stage, then ``other``."""
         return _chain(self) | other
