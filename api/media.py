@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import msgspec
 from falcon.asgi import Request, Response
 
+from actors.fields import spell
 from api.desk import Desk
 from api.errors import TooLarge, Unparsable, UnsupportedMedia
 from tasks.errors import InvalidField
@@ -85,12 +86,6 @@ def parse(raw: bytes) -> Any:
     if b"\\u" in raw or raw.count(b"[") + raw.count(b"{") > DEEPEST:
         _look_through(value, "", 0)
     return value
-
-
-def spell(text: str, longest: int = 100) -> str:
-    """A caller's own word as it may appear in an answer: short, and without what cannot be encoded."""
-    short = text if len(text) <= longest else text[:longest] + "…"
-    return short.encode("utf-8", "backslashreplace").decode()
 
 
 def _look_through(value: Any, path: str, depth: int) -> None:

@@ -3,18 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actors import backoff
+from actors import fields
+from actors.requests import SYNONYMS, TaskRequest, order_of
 from actors.submission import Order, Submission
-from api import fields
 from api.caller import Caller
-from api.parameters import in_utc
-from api.schemas import SYNONYMS, TaskRequest
 from tasks.errors import InvalidField
 from tasks.queries import WAITS
 from tasks.records import Task
 from tasks.values import Accepted, NewTask
-
-PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 10}
 
 
 def read_order(body: Mapping[str, Any], caller: Caller, *, prefix: str = "") -> Order:
@@ -25,7 +21,8 @@ def read_order(body: Mapping[str, Any], caller: Caller, *, prefix: str = "") -> 
     """
     request = fields.read(TaskRequest, body, synonyms=SYNONYMS, prefix=prefix)
     try:
-        return _order(request, caller)
+        user_id, created_by = caller.tenant(request.user_id), caller.created_by
+        return order_of(request, user_id=user_id, created_by=created_by)
     except InvalidField as error:
         raise prefixed(error, prefix) from None
 
@@ -78,30 +75,6 @@ def as_task(new: NewTask, accepted: Accepted) -> Task:
         duration_ms=None,
         estimated_completion=None,
         wait_reason=WAITS.get(accepted.status),
-    )
-
-
-def _order(request: TaskRequest, caller: Caller) -> Order:
-    if request.delay is not None and request.run_at is not None:
-        raise InvalidField.of("run_at", "cannot be used together with delay: give one of them")
-    priority = request.priority
-    return Order(
-        task_type=request.task_type,
-        payload=request.payload,
-        queue_name=request.queue_name,
-        priority=priority if isinstance(priority, int) else PRIORITIES[priority],
-        max_retries=request.max_retries,
-        backoff=None if request.backoff is None else backoff.parse(request.backoff),
-        timeout=request.timeout,
-        delay=request.delay,
-        run_at=in_utc(request.run_at, "run_at"),
-        user_id=caller.tenant(request.user_id),
-        project_id=request.project_id or None,
-        kb_id=request.kb_id or None,
-        created_by=caller.created_by,
-        tags=request.tags,
-        depends_on=request.depends_on,
-        on_dependency_failure=request.on_dependency_failure,
     )
 
 

@@ -3,15 +3,15 @@
 import base64
 import binascii
 import re
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 from falcon.asgi import Request
 
-from api import fields
+from actors import fields
+from actors.fields import spell
+from actors.requests import in_utc
 from api.caller import Caller
-from api.media import spell
 from api.schemas import FURTHEST, Paged, TaskListing
 from tasks.errors import InvalidField
 from tasks.records import Page, TaskFilter
@@ -87,16 +87,6 @@ def part(asked: Paged) -> Slice:
     """Which part of another list is asked for; its cursors are offsets."""
     limit, offset = _limit_and_offset(asked)
     return Slice(limit, offset if asked.cursor is None else _cursor_offset(asked.cursor))
-
-
-def in_utc(moment: datetime | None, field: str) -> datetime | None:
-    """A moment in UTC, within the years that both Postgres and Python know."""
-    if moment is None:
-        return None
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise InvalidField.of(field, "is out of range: use a year from 1 to 9999") from None
 
 
 def _limit_and_offset(asked: Paged) -> tuple[int, int]:

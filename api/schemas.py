@@ -11,43 +11,14 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from actors.requests import Id, Moment, Name
 from tasks.records import Event
 
-DAY = 86_400.0
 MOST_A_PAGE = 1_000
 #: The furthest that a list can be paged into by number; beyond that a cursor is the way.
 FURTHEST = 1_000_000_000
 
-# "$" also matches before a last line break, hence the look-ahead.
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
-Id = Annotated[str, Meta(max_length=200)]
-Tag = Annotated[str, Meta(min_length=1, max_length=100)]
 Title = Annotated[str, Meta(min_length=1, max_length=255)]
-Moment = Annotated[datetime, Meta(tz=True)]
-Priority = Annotated[int, Meta(ge=0, le=10)] | Literal["low", "normal", "high", "critical"]
-
-#: Other spellings of the fields of a task.
-SYNONYMS = {"type": "task_type", "params": "payload", "retry_limit": "max_retries"}
-
-
-class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of ``POST /tasks``; None leaves it to the type's policy. Times are seconds."""
-
-    task_type: Name
-    payload: Any = msgspec.field(default_factory=dict)
-    queue_name: Name | None = None
-    priority: Priority = "normal"
-    max_retries: Annotated[int, Meta(ge=0, le=100)] | None = None
-    backoff: str | dict[str, Any] | None = None
-    timeout: Annotated[float, Meta(gt=0, le=DAY)] | None = None
-    delay: Annotated[float, Meta(ge=0, le=366 * DAY)] | None = None
-    run_at: Moment | None = None
-    kb_id: Id | None = None
-    user_id: Id | None = None
-    project_id: Id | None = None
-    tags: Annotated[tuple[Tag, ...], Meta(max_length=50)] = ()
-    depends_on: Annotated[tuple[UUID, ...], Meta(max_length=1_000)] = ()
-    on_dependency_failure: Literal["fail", "wait"] = "fail"
 
 
 class BatchRequest(msgspec.Struct, frozen=True):

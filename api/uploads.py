@@ -12,8 +12,8 @@ from falcon.asgi import Request
 from falcon.media import MultipartFormHandler
 from falcon.media.multipart import MultipartParseOptions
 
+from actors.fields import spell
 from api.errors import TooLarge, Unparsable
-from api.media import spell
 from tasks.errors import InvalidField
 
 AT_ONCE = 1 << 18

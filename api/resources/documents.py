@@ -6,7 +6,7 @@ from uuid import UUID
 from falcon import MEDIA_MULTIPART
 from falcon.asgi import Request, Response
 
-from api import fields
+from actors import fields
 from api.caller import Caller, caller_of
 from api.desk import Desk
 from api.media import read_object, render

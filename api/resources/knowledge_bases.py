@@ -2,7 +2,7 @@
 
 from falcon.asgi import Request, Response
 
-from api import fields
+from actors import fields
 from api.caller import caller_of
 from api.desk import Desk
 from api.media import read_object, render

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from falcon.asgi import Request, Response
 
+from actors import fields
 from actors.submission import Order
-from api import fields, idempotency
+from api import idempotency
 from api.caller import caller_of
 from api.desk import Desk
 from api.media import read_object, render

@@ -11,8 +11,8 @@ from falcon.testing import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.requests import SYNONYMS, TaskRequest
 from api.problems import PROBLEM
-from api.schemas import SYNONYMS, TaskRequest
 from pipelines.bootstrap import Kit, open_kit
 from tasks.errors import Unavailable
 from tasks.settings import Settings

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.fields import spell
 from api.errors import Unparsable
-from api.media import DEEPEST, parse, spell
+from api.media import DEEPEST, parse
 from tasks.errors import InvalidField
 
 

@@ -6,11 +6,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from api.media import spell
 from tasks.errors import InvalidField
 
 S = TypeVar("S", bound=msgspec.Struct)
 NO_SYNONYMS: Mapping[str, str] = {}
+
+
+def spell(text: str, longest: int = 100) -> str:
+    """A caller's own word as it may appear in an answer: short, and without what cannot be encoded."""
+    short = text if len(text) <= longest else text[:longest] + "…"
+    return short.encode("utf-8", "backslashreplace").decode()
 
 
 def read(

@@ -1,0 +1,90 @@
+"""Requests for tasks: what callers may say, over HTTP and from Python, and the order that comes of it.
+
+What is limited here is limited in the record too, or keeps one caller from filling it.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from actors import backoff
+from actors.submission import Order
+from tasks.errors import InvalidField
+
+DAY = 86_400.0
+PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 10}
+
+# "$" also matches before a last line break, hence the look-ahead.
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
+Id = Annotated[str, Meta(max_length=200)]
+Tag = Annotated[str, Meta(min_length=1, max_length=100)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Priority = Annotated[int, Meta(ge=0, le=10)] | Literal["low", "normal", "high", "critical"]
+
+#: Other spellings of the fields of a task.
+SYNONYMS = {"type": "task_type", "params": "payload", "retry_limit": "max_retries"}
+
+
+class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of ``POST /tasks``, and the arguments of `submit`. None leaves it to the type's policy.
+
+    Times are seconds.
+    """
+
+    task_type: Name
+    payload: Any = msgspec.field(default_factory=dict)
+    queue_name: Name | None = None
+    priority: Priority = "normal"
+    max_retries: Annotated[int, Meta(ge=0, le=100)] | None = None
+    backoff: str | dict[str, Any] | None = None
+    timeout: Annotated[float, Meta(gt=0, le=DAY)] | None = None
+    delay: Annotated[float, Meta(ge=0, le=366 * DAY)] | None = None
+    run_at: Moment | None = None
+    kb_id: Id | None = None
+    user_id: Id | None = None
+    project_id: Id | None = None
+    tags: Annotated[tuple[Tag, ...], Meta(max_length=50)] = ()
+    depends_on: Annotated[tuple[UUID, ...], Meta(max_length=1_000)] = ()
+    on_dependency_failure: Literal["fail", "wait"] = "fail"
+
+
+def order_of(request: TaskRequest, *, user_id: str, created_by: str) -> Order:
+    """What a request asks for, in the name of ``user_id``.
+
+    Raises:
+      InvalidField: fields contradict each other or are out of range.
+    """
+    if request.delay is not None and request.run_at is not None:
+        raise InvalidField.of("run_at", "cannot be used together with delay: give one of them")
+    priority = request.priority
+    return Order(
+        task_type=request.task_type,
+        payload=request.payload,
+        queue_name=request.queue_name,
+        priority=priority if isinstance(priority, int) else PRIORITIES[priority],
+        max_retries=request.max_retries,
+        backoff=None if request.backoff is None else backoff.parse(request.backoff),
+        timeout=request.timeout,
+        delay=request.delay,
+        run_at=in_utc(request.run_at, "run_at"),
+        user_id=user_id,
+        project_id=request.project_id or None,
+        kb_id=request.kb_id or None,
+        created_by=created_by,
+        tags=request.tags,
+        depends_on=request.depends_on,
+        on_dependency_failure=request.on_dependency_failure,
+    )
+
+
+def in_utc(moment: datetime | None, field: str) -> datetime | None:
+    """A moment in UTC, within the years that both Postgres and Python know."""
+    if moment is None:
+        return None
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidField.of(field, "is out of range: use a year from 1 to 9999") from None
