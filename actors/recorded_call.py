@@ -15,8 +15,7 @@ from actors.delivery import Delivery
 from actors.isolation.runner import Runner
 from tasks.errors import Unavailable
 from tasks.ledger import Ledger
-from tasks.ledger.endings import Complete
-from tasks.values import Claimed, NewTask, TaskError
+from tasks.values import Claimed, Complete, NewTask, TaskError
 
 log = logging.getLogger("callboard.worker")
 

@@ -13,9 +13,10 @@ import msgspec
 
 from actors.definitions import DEFAULT_QUEUE, Actor, convert, make_policy
 from actors.submission import Defaults, Order, task_of
+from pipelines import flow
 from pipelines.errors import CompositionError
 from pipelines.steps import Step, start
-from tasks.values import NewTask
+from tasks.values import Advance, Claimed, NewTask, RunState
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -104,6 +105,16 @@ class Pipeline:
         self.parse(order.payload)
         run = task_of(order, defaults, self.queue, is_run=True)
         return [run, *start(self, run, 0, run.payload, defaults)[0]]
+
+    def after(self, finished: Claimed, result: Any, defaults: Defaults) -> flow.Next:
+        """What follows a stage that finished with ``result`` (see `pipelines.flow`)."""
+        return flow.after(self, finished, result, defaults)
+
+    def settle(
+        self, run: RunState, outputs: Callable[[str], list[Any]], defaults: Defaults
+    ) -> Advance | None:
+        """What a run needs now, or None if its stages are still at work (see `pipelines.flow`)."""
+        return flow.settle(self, run, outputs, defaults)
 
     def type_of(self, stage: str) -> str:
         """The task type of a stage: ``<pipeline>.<stage>``."""

@@ -11,11 +11,9 @@ from typing import Any
 import msgspec
 
 from actors.submission import Defaults
-from pipelines.composition import Pipeline
-from pipelines.steps import start
-from tasks.ledger.runs import Advance
+from pipelines.steps import Composed, start
 from tasks.states import CANCELLED, COMPLETED, FAILED
-from tasks.values import Claimed, NewTask, RunState, StageState
+from tasks.values import Advance, Claimed, NewTask, RunState, StageState
 
 #: The key under which a `pipelines.composition.Done` is kept.
 DONE = "$done"
@@ -30,12 +28,12 @@ class Next(msgspec.Struct, frozen=True):
     phase: str | None = None
 
 
-def begin(pipeline: Pipeline, run: NewTask, defaults: Defaults) -> list[NewTask]:
+def begin(pipeline: Composed, run: NewTask, defaults: Defaults) -> list[NewTask]:
     """The tasks of the first stage of a run."""
     return start(pipeline, run, 0, run.payload, defaults)[0]
 
 
-def after(pipeline: Pipeline, finished: Claimed, result: Any, defaults: Defaults) -> Next:
+def after(pipeline: Composed, finished: Claimed, result: Any, defaults: Defaults) -> Next:
     """What follows a stage that finished with ``result``."""
     if is_done(result):
         return Next(settle=True, progress=99.0)
@@ -52,7 +50,7 @@ def after(pipeline: Pipeline, finished: Claimed, result: Any, defaults: Defaults
 
 
 def settle(
-    pipeline: Pipeline, run: RunState, outputs: Callable[[str], list[Any]], defaults: Defaults
+    pipeline: Composed, run: RunState, outputs: Callable[[str], list[Any]], defaults: Defaults
 ) -> Advance | None:
     """What a run needs now, or None if its stages are still at work.
 

@@ -12,10 +12,9 @@ from pipelines.catalogue import Catalogue
 from pipelines.errors import CompositionError
 from pipelines.flow import Next
 from tasks.ledger import Ledger
-from tasks.ledger.runs import Advance
 from tasks.queries import Queries
 from tasks.states import FAILED, FINAL
-from tasks.values import Claimed, RunState
+from tasks.values import Advance, Claimed, RunState
 
 log = logging.getLogger("callboard.flow")
 
@@ -55,7 +54,7 @@ class Settler:
         pipeline = self._catalogue.pipeline_of(finished.task_type)
         if pipeline is None:
             raise CompositionError(f"no pipeline here has the stage {finished.task_type}")
-        return flow.after(pipeline, finished, result, self._defaults)
+        return pipeline.after(finished, result, self._defaults)
 
     def settle_soon(self, run_id: UUID) -> None:
         """Settle a run on the settling thread; asked many times before it gets there, it looks once."""
@@ -82,9 +81,7 @@ class Settler:
         if pipeline is None:
             return None  # a process that knows it will
         try:
-            return flow.settle(
-                pipeline, run, lambda stage: self._queries.outputs(run.id, stage), self._defaults
-            )
+            return pipeline.settle(run, lambda stage: self._queries.outputs(run.id, stage), self._defaults)
         except CompositionError as error:  # a newer version's stage: its processes go on with it
             log.info("run %s is left to others: %s", run.id, error)
             return None

@@ -28,6 +28,9 @@ class Composed(Protocol):
     def type_of(self, stage: str) -> str:
         """The task type of a stage."""
 
+    def position(self, stage: str) -> int:
+        """Where a stage stands; the first is 0."""
+
 
 def start(
     pipeline: Composed, run: NewTask, place: int, value: Any, defaults: Defaults

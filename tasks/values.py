@@ -1,5 +1,6 @@
 """What goes into the ledger and what comes out of it: plain frozen values."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -149,6 +150,18 @@ class TaskError(msgspec.Struct, frozen=True):
     error_class: str = "Error"
 
 
+class Complete(msgspec.Struct, frozen=True):
+    """A finished attempt, its result, and the tasks that follow from it in the same transaction."""
+
+    id: UUID
+    token: int
+    result: Any
+    successors: Sequence[NewTask] = ()
+    run_id: UUID | None = None
+    run_progress: float = 0.0
+    run_phase: str | None = None
+
+
 class StageState(msgspec.Struct, frozen=True):
     """A stage of a run, as the flow sees it."""
 
@@ -168,3 +181,17 @@ class RunState(msgspec.Struct, frozen=True):
     round: int
     task: NewTask
     stages: list[StageState]
+
+
+class Advance(msgspec.Struct, frozen=True):
+    """What the flow decided for a run. ``status`` ends it: completed, failed or cancelled; None goes on.
+
+    An end is decided for one ``round``: a replay that came meanwhile makes it void.
+    """
+
+    run_id: UUID
+    successors: Sequence[NewTask] = ()
+    status: str | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    round: int = 0

@@ -27,7 +27,7 @@ from tasks.ledger import (
 )
 from tasks.ledger.group import Group
 from tasks.ledger.transaction import CANCEL_CHANNEL, READY_CHANNEL, NoOutlet, Outlet, Statement
-from tasks.values import Accepted, Arrival, Claimed, NewTask, Once, Refused, TaskError
+from tasks.values import Accepted, Advance, Arrival, Claimed, Complete, NewTask, Once, Refused, TaskError
 
 __all__ = ["CANCEL_CHANNEL", "READY_CHANNEL", "Ledger", "NoOutlet", "Outlet"]
 
@@ -147,7 +147,7 @@ class Ledger:
         item = snapshots.Checkpoint(claim.id, claim.token, version, state)
         return self._group.add("checkpoint", item, size=_size(state))
 
-    def complete(self, claim: Claimed, completion: endings.Complete) -> Future[bool]:
+    def complete(self, claim: Claimed, completion: Complete) -> Future[bool]:
         """Finish an attempt with its successors; False: the token was stale and nothing was written."""
         size = _size(completion)
         return self._group.add("complete", completion, size=size, rows=1 + len(completion.successors))
@@ -163,7 +163,7 @@ class Ledger:
         """The process of its own that ran an attempt died: a death for its task; False: stale token."""
         return self._group.add("lose", recovery.Lose(claim.id, claim.token, how))
 
-    def advance(self, decision: runs.Advance) -> Future[bool]:
+    def advance(self, decision: Advance) -> Future[bool]:
         """Apply what the flow decided for a run; False: the run is over."""
         return self._group.add("advance", decision)
 

@@ -9,19 +9,7 @@ import msgspec
 from tasks.ledger.dead_letters import BURIED
 from tasks.ledger.inserts import SECONDS_PER_PRIORITY, insert_tasks
 from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
-from tasks.values import NewTask
-
-
-class Complete(msgspec.Struct, frozen=True):
-    """A finished attempt, its result, and the tasks that follow from it in the same transaction."""
-
-    id: UUID
-    token: int
-    result: Any
-    successors: Sequence[NewTask] = ()
-    run_id: UUID | None = None
-    run_progress: float = 0.0
-    run_phase: str | None = None
+from tasks.values import Complete
 
 
 class Fail(msgspec.Struct, frozen=True):

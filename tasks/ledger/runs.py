@@ -1,29 +1,11 @@
 """The verb that settles a run: create what joins and follow-ups are due, or end the run."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from tasks.ledger.inserts import insert_tasks
 from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
-from tasks.values import NewTask
-
-
-class Advance(msgspec.Struct, frozen=True):
-    """What the flow decided for a run. ``status`` ends it: completed, failed or cancelled; None goes on.
-
-    An end is decided for one ``round``: a replay that came meanwhile makes it void.
-    """
-
-    run_id: UUID
-    successors: Sequence[NewTask] = ()
-    status: str | None = None
-    result: Any = None
-    error: dict[str, Any] | None = None
-    round: int = 0
-
+from tasks.values import Advance
 
 _LOCK = """
 SELECT id, status, round FROM task_state WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""

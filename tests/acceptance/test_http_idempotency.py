@@ -10,8 +10,8 @@ from falcon.testing import Result, TestClient
 
 from pipelines.bootstrap import Kit
 from tasks.ids import new_id
-from tasks.ledger.endings import Complete
 from tasks.settings import Settings
+from tasks.values import Complete
 from tests.support.api import served
 from tests.support.waiting import eventually
 

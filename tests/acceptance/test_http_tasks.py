@@ -13,9 +13,8 @@ from falcon.testing import TestClient
 
 from pipelines.bootstrap import Kit
 from tasks.ids import new_id
-from tasks.ledger.endings import Complete
 from tasks.settings import Settings
-from tasks.values import TaskError
+from tasks.values import Complete, TaskError
 from tests.support.api import served
 
 TASKS = "/api/v1/tasks"

@@ -10,11 +10,9 @@ from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks.ids import new_id
 from tasks.ledger import Ledger
-from tasks.ledger.endings import Complete
-from tasks.ledger.runs import Advance
 from tasks.queries import Queries
 from tasks.states import is_legal
-from tasks.values import Claimed, NewTask, TaskError
+from tasks.values import Advance, Claimed, Complete, NewTask, TaskError
 
 OOPS = TaskError("actor_error", "RuntimeError: oops", "Traceback …", "RuntimeError")
 

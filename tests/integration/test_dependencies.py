@@ -13,10 +13,9 @@ from playhouse.pool import PooledPostgresqlDatabase
 from tasks.errors import InvalidField
 from tasks.ids import new_id
 from tasks.ledger import Ledger
-from tasks.ledger.endings import Complete
 from tasks.queries import Queries
 from tasks.states import is_legal
-from tasks.values import Claimed, NewTask, TaskError
+from tasks.values import Claimed, Complete, NewTask, TaskError
 from tests.support.waiting import eventually
 
 OOPS = TaskError("actor_error", "RuntimeError: oops")

@@ -19,13 +19,22 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tasks.errors import Unavailable
 from tasks.ids import new_id
 from tasks.ledger import CANCEL_CHANNEL, READY_CHANNEL, Ledger
-from tasks.ledger.endings import Complete
-from tasks.ledger.runs import Advance
 from tasks.notices import Listener
 from tasks.queries import Queries
 from tasks.records import Task
 from tasks.states import is_legal
-from tasks.values import Accepted, Arrival, Claimed, Hint, NewTask, Once, Refused, TaskError
+from tasks.values import (
+    Accepted,
+    Advance,
+    Arrival,
+    Claimed,
+    Complete,
+    Hint,
+    NewTask,
+    Once,
+    Refused,
+    TaskError,
+)
 from tests.support.waiting import eventually
 
 QUEUE, TYPE = "default", "work"

@@ -28,13 +28,12 @@ from pipelines.composition import Pipeline, stage
 from tasks.database import connect
 from tasks.ids import new_id
 from tasks.ledger import Ledger
-from tasks.ledger.endings import Complete
 from tasks.ledger.recovery import MOST_DEATHS
 from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.records import Event
 from tasks.states import FINAL, is_legal
-from tasks.values import Claimed, NewTask, TaskError
+from tasks.values import Claimed, Complete, NewTask, TaskError
 
 QUEUE, TYPE, RUN = "default", "work", "lengths"
 TYPES = [TYPE, f"{RUN}.split", f"{RUN}.measure", f"{RUN}.total"]

@@ -15,12 +15,10 @@ from tasks.database import connect
 from tasks.errors import InvalidField, Unavailable
 from tasks.ids import new_id
 from tasks.ledger import Ledger
-from tasks.ledger.endings import Complete
-from tasks.ledger.runs import Advance
 from tasks.queries import Queries
 from tasks.records import Event, Page, Task, TaskFilter
 from tasks.states import is_legal
-from tasks.values import Claimed, NewTask, TaskError, TaskType
+from tasks.values import Advance, Claimed, Complete, NewTask, TaskError, TaskType
 from tests.support.waiting import eventually
 
 OOPS = TaskError("actor_error", "RuntimeError: oops", "Traceback …")

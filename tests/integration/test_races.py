@@ -15,9 +15,8 @@ from pipelines.catalogue import Catalogue
 from pipelines.composition import Pipeline, stage
 from pipelines.settling import Settler
 from tasks.ledger import Ledger
-from tasks.ledger.endings import Complete
 from tasks.queries import Queries
-from tasks.values import Claimed, NewTask, TaskError
+from tasks.values import Claimed, Complete, NewTask, TaskError
 from tests.support.waiting import eventually
 
 DEFAULTS = Defaults()

@@ -17,9 +17,8 @@ from pipelines.composition import Chain, Done, Pipeline, Stage, stage
 from pipelines.errors import CompositionError
 from pipelines.flow import Next
 from tasks.ids import new_id
-from tasks.ledger.runs import Advance
 from tasks.states import CANCELLED, COMPLETED, FAILED, FINAL, QUEUED, RUNNING
-from tasks.values import Claimed, Json, NewTask, RunState, StageState
+from tasks.values import Advance, Claimed, Json, NewTask, RunState, StageState
 
 DEFAULTS = Defaults(max_retries=3, timeout=300.0)
 NOBODY = new_id()
