@@ -1,8 +1,26 @@
-"""How work runs: actors, the recorded call, broker, dispatch and clock."""
+"""How work runs: actors, the recorded call, broker, dispatch, clock; and how Python code asks for it."""
 
 from actors.context import current_task
 from actors.definitions import actor
-from actors.errors import Permanent, RetryAfter
+from actors.errors import NotFinished, Permanent, RetryAfter, TaskFailed
 from actors.executors import register
+from actors.usage import cancel, connect, count, list_tasks, result, status, submit, submit_many, wait
 
-__all__ = ["Permanent", "RetryAfter", "actor", "current_task", "register"]
+__all__ = [
+    "NotFinished",
+    "Permanent",
+    "RetryAfter",
+    "TaskFailed",
+    "actor",
+    "cancel",
+    "connect",
+    "count",
+    "current_task",
+    "list_tasks",
+    "register",
+    "result",
+    "status",
+    "submit",
+    "submit_many",
+    "wait",
+]

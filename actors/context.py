@@ -1,6 +1,7 @@
 """The task that runs now, as its actor sees it: ``current_task()``."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -177,7 +178,7 @@ class CurrentTask:
         try:  # an interrupt just before this leaves it taken: then whoever waits for it is interrupted too
             with self.guard:
                 saved = self._save(self._claim, self._version + 1, kept)
-            if not self._is_saved(saved):
+            if not self.wait_for(saved):
                 self.interrupt(Cancelled())
                 self.check()
             self._version += 1
@@ -185,12 +186,24 @@ class CurrentTask:
         finally:
             self._saving.release()
 
-    def _is_saved(self, saved: "Future[bool]") -> bool:
-        """Wait for a commit in short steps: between them an interrupt may come through."""
-        while True:
+    def wait_for(self, answer: "Future[T]", seconds: float | None = None) -> T:
+        """Wait for an answer in short steps: between them an interrupt may come through.
+
+        Raises:
+          TimeoutError: there was none within ``seconds``.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while deadline is None or time.monotonic() < deadline:
             self.check()
             with self.guard, suppress(TimeoutError):
-                return saved.result(STEP_SECONDS)
+                return answer.result(STEP_SECONDS)
+        raise TimeoutError
+
+    def shielded(self, call: Callable[[], T]) -> T:
+        """Call something short of ours that no interrupt may hit half-way."""
+        self.check()
+        with self.guard:
+            return call()
 
     def check(self) -> None:
         """Raise if the task was cancelled or interrupted meanwhile."""
@@ -215,6 +228,11 @@ def current_task() -> CurrentTask:
     if current is None:
         raise ActorsError("no task runs on this thread: the actor was called directly, not as a task")
     return current
+
+
+def running_here() -> CurrentTask | None:
+    """The task that runs on this thread, or None."""
+    return _current.get()
 
 
 def enter(current: CurrentTask | None) -> None:

@@ -1,6 +1,7 @@
 """Errors by which an actor tells the engine what to do with its task, and those of the engine itself."""
 
 from tasks.errors import CallboardError
+from tasks.records import Task
 
 
 class ActorsError(CallboardError):
@@ -27,6 +28,21 @@ class RetryAfter(ActorsError):
     def __init__(self, seconds: float, message: str = "asked to be tried again later") -> None:
         super().__init__(message)
         self.seconds = float(seconds)
+
+
+class NotFinished(ActorsError):
+    """The task is not over yet; ask again later, or wait for longer."""
+
+    code = "conflict"
+
+
+class TaskFailed(ActorsError):
+    """The result of a task was asked for that has none: it failed, or was cancelled. ``task`` tells more."""
+
+    def __init__(self, task: Task) -> None:
+        error = task.error or {"code": task.status, "message": f"it was {task.status}"}
+        super().__init__(f"task {task.task_id} has no result: {error['message']}", code=error["code"])
+        self.task = task
 
 
 class DefinitionError(ActorsError):

@@ -1,6 +1,7 @@
 """The registry: every type that a process knows, collected by its composition root."""
 
 import importlib
+import inspect
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from actors.definitions import Actor
 from actors.errors import DefinitionError
 from actors.executors import registered_in
+from actors.submission import Submittable
 
 
 class Registry:
@@ -67,6 +69,19 @@ def actors_of(module: ModuleType) -> list[Actor[..., Any]]:
     """The actors of a module that can be asked for: its own attributes, and what it has registered."""
     own: list[Actor[..., Any]] = [one for one in members(module, Actor) if one.is_whole]
     return own + [one for one in registered_in(module.__name__) if one not in own]
+
+
+def submittables_of(module: ModuleType) -> list[Submittable]:
+    """All that can be asked for of a module: its actors, and whatever else makes tasks (pipelines)."""
+    own = {id(value): value for value in vars(module).values()}.values()
+    return [*actors_of(module), *(one for one in own if not isinstance(one, Actor) and makes_tasks(one))]
+
+
+def makes_tasks(value: object) -> bool:
+    """Whether a value can be asked for as a task. Looked at from outside: it may be anything at all."""
+    method = inspect.getattr_static(type(value), "tasks", None)
+    named = inspect.getattr_static(value, "name", None)
+    return inspect.isfunction(method) and isinstance(named, str) and getattr(value, "is_whole", True)
 
 
 def members(module: ModuleType, kind: type) -> list[Any]:

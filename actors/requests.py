@@ -11,8 +11,10 @@ import msgspec
 from msgspec import Meta
 
 from actors import backoff
+from actors.fields import spell
 from actors.submission import Order
 from tasks.errors import InvalidField
+from tasks.states import GROUPS, STATES
 
 DAY = 86_400.0
 PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 10}
@@ -88,3 +90,23 @@ def in_utc(moment: datetime | None, field: str) -> datetime | None:
         return moment.astimezone(UTC)
     except OverflowError:
         raise InvalidField.of(field, "is out of range: use a year from 1 to 9999") from None
+
+
+def statuses(text: str) -> tuple[str, ...]:
+    """The states that a filter names, by commas; a group stands for several.
+
+    Raises:
+      InvalidField: one is unknown.
+    """
+    found: list[str] = []
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        if word not in GROUPS and word not in STATES:
+            known = ", ".join((*STATES, *GROUPS))
+            raise InvalidField.of("status", f"{spell(word)!r} is no status; known are {known}")
+        found += GROUPS.get(word, (word,))
+    return tuple(dict.fromkeys(found))
+
+
+def prefixed(error: InvalidField, prefix: str) -> InvalidField:
+    """An error whose fields have ``prefix`` before their names."""
+    return InvalidField([(prefix + field, message) for field, message in error.errors], code=error.code)

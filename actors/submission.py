@@ -12,6 +12,7 @@ import msgspec
 from tasks.errors import InvalidField
 from tasks.ids import new_id
 from tasks.names import check_queue
+from tasks.ports import Questions, Verbs
 from tasks.values import Accepted, NewTask, Once
 
 REFRESH_SECONDS = 1.0
@@ -68,27 +69,6 @@ class Types(Protocol):
         """What is asked for by a name, or None."""
 
 
-class Records(Protocol):
-    """Who records tasks: a ledger."""
-
-    def submit(
-        self,
-        tasks: Sequence[NewTask],
-        *,
-        once: Once | None = None,
-        asked: Sequence[UUID] = (),
-        patience: float | None = None,
-    ) -> Future[list[Accepted]]:
-        """Record tasks, all or nothing (see `tasks.ledger.Ledger.submit`)."""
-
-
-class Declared(Protocol):
-    """Who knows what other processes have declared."""
-
-    def task_types(self) -> dict[str, str]:
-        """Every declared type, with its queue."""
-
-
 #: Checks an order of one type against the world (files, knowledge bases) and may complete its payload.
 Check = Callable[[Order], Any]
 
@@ -99,8 +79,8 @@ class Submission:
     def __init__(
         self,
         catalogue: Types,
-        ledger: Records,
-        queries: Declared,
+        ledger: Verbs,
+        queries: Questions,
         defaults: Defaults,
         checks: Mapping[str, Check] | None = None,
     ) -> None:
@@ -112,8 +92,10 @@ class Submission:
         self._declared: dict[str, str] = {}
         self._declared_at = -REFRESH_SECONDS
 
-    def prepare(self, order: Order) -> list[NewTask]:
+    def prepare(self, order: Order, of: Submittable | None = None) -> list[NewTask]:
         """The tasks of an order: one, or a run and its first stage. Reads, but records nothing.
+
+        ``of`` is what is asked for, if the caller has it in hand; else it is found by the order's type.
 
         Raises:
           InvalidField: the type is unknown (code unknown_task_type), or the payload does not fit it.
@@ -123,7 +105,7 @@ class Submission:
         if order.task_type in self._checks:
             payload = self._checks[order.task_type](order)
             order = msgspec.structs.replace(order, payload=payload)
-        known = self._catalogue.get(order.task_type)
+        known = of or self._catalogue.get(order.task_type)
         if known is not None:
             return known.tasks(order, self._defaults)
         return [task_of(order, self._defaults, self._queue_elsewhere(order.task_type))]

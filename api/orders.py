@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors import fields
-from actors.requests import SYNONYMS, TaskRequest, order_of
+from actors.requests import SYNONYMS, TaskRequest, order_of, prefixed
 from actors.submission import Order, Submission
 from api.caller import Caller
 from tasks.errors import InvalidField
@@ -76,8 +76,3 @@ def as_task(new: NewTask, accepted: Accepted) -> Task:
         estimated_completion=None,
         wait_reason=WAITS.get(accepted.status),
     )
-
-
-def prefixed(error: InvalidField, prefix: str) -> InvalidField:
-    """An error whose fields have ``prefix`` before their names."""
-    return InvalidField([(prefix + field, message) for field, message in error.errors], code=error.code)

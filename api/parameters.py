@@ -10,12 +10,11 @@ from falcon.asgi import Request
 
 from actors import fields
 from actors.fields import spell
-from actors.requests import in_utc
+from actors.requests import in_utc, statuses
 from api.caller import Caller
 from api.schemas import FURTHEST, Paged, TaskListing
 from tasks.errors import InvalidField
 from tasks.records import Page, TaskFilter
-from tasks.states import GROUPS, STATES
 
 S = TypeVar("S", bound=msgspec.Struct)
 PAGE_SIZE = 20
@@ -63,7 +62,7 @@ def task_filter(asked: TaskListing, caller: Caller) -> TaskFilter:
     """Which tasks are asked for, as far as the caller may see them."""
     return TaskFilter(
         owner=caller.owner,
-        statuses=_statuses(asked.status or ""),
+        statuses=statuses(asked.status or ""),
         task_type=asked.task_type,
         queue_name=asked.queue_name,
         kb_id=asked.kb_id,
@@ -105,16 +104,6 @@ def _limit_and_offset(asked: Paged) -> tuple[int, int]:
     if offset > FURTHEST:
         raise InvalidField.of("page", f"reaches beyond item {FURTHEST}: use cursor")
     return limit, offset
-
-
-def _statuses(text: str) -> tuple[str, ...]:
-    found: list[str] = []
-    for word in filter(None, (word.strip() for word in text.split(","))):
-        if word not in GROUPS and word not in STATES:
-            known = ", ".join((*STATES, *GROUPS))
-            raise InvalidField.of("status", f"{spell(word)!r} is no status; known are {known}")
-        found += GROUPS.get(word, (word,))
-    return tuple(dict.fromkeys(found))
 
 
 def _offset_cursor(offset: int) -> str:

@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from importlib.metadata import version
 
+from actors.board import Board
 from actors.rabbitmq import topology
 from actors.rabbitmq.publisher import Publisher
 from actors.submission import Defaults, Submission
@@ -13,6 +14,7 @@ from pipelines.documents.stages import Workshop, document_processing
 from pipelines.documents.store.facade import MIGRATIONS as DOCUMENT_MIGRATIONS
 from pipelines.settling import Settler
 from tasks import catalogue as record_catalogue
+from tasks.bell import Bell
 from tasks.database import Database, connect
 from tasks.embedded import embedded_postgres
 from tasks.leases import Lease, Profile
@@ -73,6 +75,12 @@ class Kit:
         settler = Settler(self.catalogue, self.ledger, self.queries, self.defaults).start()
         self._resources.callback(settler.close)
         return settler
+
+    def open_board(self) -> Board:
+        """The verbs for the actors of this process, on its own connections; it is the current board."""
+        bell = Bell(self.database_url)
+        self._resources.callback(bell.close)
+        return self._resources.enter_context(Board(self.submission, self.ledger, self.queries, bell))
 
     def open_lease(self, kind: str) -> Lease:
         """The lease of a process that claims nothing but publishes (an API or a clock process)."""

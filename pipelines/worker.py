@@ -37,6 +37,7 @@ def main() -> int:
         logging.error("%s", error)
         return 1
     try:
+        kit.open_board()
         worker = make_worker(kit, queues).start()
         log.info("working on %d threads", settings.threads)
         while not stop.wait(0.2) and not worker.lease_lost.is_set():

@@ -7,12 +7,13 @@ from uuid import UUID
 from falcon.asgi import Request, Response
 
 from actors import fields
+from actors.requests import prefixed
 from actors.submission import Order
 from api import idempotency
 from api.caller import caller_of
 from api.desk import Desk
 from api.media import read_object, render
-from api.orders import as_task, prefixed, prepare, read_order
+from api.orders import as_task, prepare, read_order
 from api.parameters import read_query, task_filter, task_page
 from api.schemas import BatchRequest, TaskListing
 from tasks.errors import DependencyMissing

@@ -1,0 +1,107 @@
+"""The record as its users see it: `tasks.ledger` and `tasks.queries` on Postgres, `tasks.memory` without.
+
+The same tests run over both (``tests/integration/test_record_contract.py``).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+from uuid import UUID
+
+from tasks.records import Event, Page, Task, TaskFilter, TaskPage
+from tasks.values import Accepted, Advance, Claimed, Complete, NewTask, Once, RunState, TaskError
+
+
+class Verbs(Protocol):
+    """The verbs of a ledger, except those that only RabbitMQ needs. See `tasks.ledger.Ledger`."""
+
+    @property
+    def owner(self) -> UUID:
+        """The id under which it claims."""
+
+    def submit(
+        self,
+        tasks: Sequence[NewTask],
+        *,
+        once: Once | None = None,
+        asked: Sequence[UUID] = (),
+        patience: float | None = None,
+    ) -> Future[list[Accepted]]:
+        """Record tasks, all or nothing."""
+
+    def cancel(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
+        """Cancel a task and the stages of its run."""
+
+    def fetch(self, queues: Sequence[str], types: Sequence[str], limit: int) -> Future[list[Claimed]]:
+        """Claim ready tasks."""
+
+    def release(self, claim: Claimed) -> Future[bool]:
+        """Give a claim back without using up an attempt."""
+
+    def report(
+        self,
+        claim: Claimed,
+        progress_: float,
+        phase: str | None,
+        message: str | None,
+        details: dict[str, Any] | None = None,
+    ) -> Future[bool]:
+        """Record how far an attempt is."""
+
+    def checkpoint(self, claim: Claimed, version: int, state: Any) -> Future[bool]:
+        """Save a state for the next attempt."""
+
+    def complete(self, claim: Claimed, completion: Complete) -> Future[bool]:
+        """Finish an attempt with its successors."""
+
+    def fail(self, claim: Claimed, error: TaskError, *, retry_in: float | None) -> Future[bool]:
+        """End an attempt with an error."""
+
+    def lose(self, claim: Claimed, how: str) -> Future[bool]:
+        """The process of its own that ran an attempt died."""
+
+    def rescue(self, worker: UUID, *, died: bool = True) -> Future[int]:
+        """Take everything back from a process."""
+
+    def advance(self, decision: Advance) -> Future[bool]:
+        """Apply what the flow decided for a run."""
+
+    def promote(self) -> Future[int]:
+        """Make due tasks ready."""
+
+    def unblock(self) -> Future[int]:
+        """Move blocked tasks that nothing holds back any more."""
+
+
+class Questions(Protocol):
+    """What can be asked of a record. See `tasks.queries.Queries`."""
+
+    def task(self, task_id: UUID, *, owner: str | None = None) -> Task | None:
+        """A task."""
+
+    def tasks_by_id(self, ids: Sequence[UUID]) -> list[Task]:
+        """These tasks, in this order."""
+
+    def tasks(self, wanted: TaskFilter, page: Page) -> TaskPage:
+        """A page of tasks, newest first."""
+
+    def history(self, task_id: UUID) -> list[Event]:
+        """Every event of a task, oldest first."""
+
+    def run(self, run_id: UUID) -> RunState | None:
+        """A run and its stages."""
+
+    def outputs(self, run_id: UUID, stage: str) -> list[Any]:
+        """The results of a stage of a run, in the order of its items."""
+
+    def is_at_work(self, run_id: UUID) -> bool:
+        """Whether a run goes on by itself."""
+
+    def unsettled_runs(self, limit: int = 200) -> list[UUID]:
+        """Runs that nothing will move by itself."""
+
+    def task_types(self) -> dict[str, str]:
+        """Every type that some process has declared, with its queue."""
+
+    def queue_names(self) -> list[str]:
+        """The queues that exist, by name."""
