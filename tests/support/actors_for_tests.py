@@ -18,10 +18,12 @@ from typing import Any
 import msgspec
 from dramatiq.worker import ConsumerThread
 
-from actors.context import current_task
+from actors.context import Cancelled, current_task
 from actors.definitions import actor
 from actors.errors import Permanent, RetryAfter
+from actors.opening import OpenBoard
 from actors.recorded_call import RecordedCall
+from actors.usage import current_board, submit, wait
 from pipelines.composition import Done, Pipeline, stage
 
 log = logging.getLogger("the.users.own")
@@ -247,6 +249,36 @@ def climber(payload: Climb) -> dict[str, Any]:
 def hoarder(payload: Work) -> None:
     """Save something that JSON cannot hold."""
     current_task().checkpoint({"thing": object()})
+
+
+# --- tasks that ask for others ---------------------------------------------------------------------
+
+
+def ask(payload: Any) -> dict[str, Any]:
+    """Have another task done, and tell whether that took connections of their own."""
+    other = submit("test", payload)
+    finished = wait(other.task_id, 15)
+    return {"answer": finished.result, "shared": not isinstance(current_board(), OpenBoard)}
+
+
+@actor
+def delegates(payload: Any) -> dict[str, Any]:
+    """Have another task done."""
+    return ask(payload)
+
+
+delegates_alone = actor(name="delegates_alone", isolated=True)(ask)
+
+
+@actor
+def waits_for_nobody(payload: Any) -> None:
+    """Wait for a task that waits for tomorrow."""
+    leave_trace("start", payload)
+    try:
+        wait(submit("test", delay=86_400).task_id)
+    except Cancelled:
+        leave_trace("cancelled", payload)
+        raise
 
 
 # --- in processes of their own -------------------------------------------------------------------
