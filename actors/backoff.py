@@ -8,6 +8,8 @@ from typing import Any
 from tasks.errors import InvalidField
 
 KINDS = ("quadratic", "exponential", "fixed")
+NUMBERS = ("base", "factor", "max")
+LONGEST = 86_400 * 30
 JITTER = 0.1
 DEFAULT_MAX = 3_600.0
 
@@ -21,12 +23,12 @@ def parse(value: object, *, field: str = "backoff") -> dict[str, Any]:
     given = {"kind": value} if isinstance(value, str) else value
     if not isinstance(given, Mapping) or given.get("kind") not in KINDS:
         raise InvalidField.of(field, f"must be one of {', '.join(KINDS)}, or an object with such a kind")
-    unknown = sorted(set(given) - {"kind", "base", "factor", "max"})
+    unknown = sorted(set(given) - {"kind", *NUMBERS})
     if unknown:
         raise InvalidField.of(f"{field}.{unknown[0]}", "is not a field of a backoff")
-    for name in ("base", "factor", "max"):
+    for name in NUMBERS:
         number = given.get(name, 1)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= 86_400 * 30:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= LONGEST:
             raise InvalidField.of(f"{field}.{name}", "must be a positive number")
     return dict(given)
 

@@ -26,6 +26,21 @@ Tag = Annotated[str, Meta(min_length=1, max_length=100)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Priority = Annotated[int, Meta(ge=0, le=10)] | Literal["low", "normal", "high", "critical"]
 
+# What `actors.backoff` checks is described here, for readers of the OpenAPI document.
+_SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": backoff.LONGEST}
+_BACKOFF = {
+    "properties": {
+        "kind": {"enum": list(backoff.KINDS)},
+        **dict.fromkeys(backoff.NUMBERS, _SECONDS),
+    },
+    "required": ["kind"],
+    "additionalProperties": False,
+}
+Backoff = (
+    Annotated[str, Meta(extra_json_schema={"enum": list(backoff.KINDS)})]
+    | Annotated[dict[str, Any], Meta(extra_json_schema=_BACKOFF)]
+)
+
 #: Other spellings of the fields of a task.
 SYNONYMS = {"type": "task_type", "params": "payload", "retry_limit": "max_retries"}
 
@@ -41,7 +56,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     queue_name: Name | None = None
     priority: Priority = "normal"
     max_retries: Annotated[int, Meta(ge=0, le=100)] | None = None
-    backoff: str | dict[str, Any] | None = None
+    backoff: Backoff | None = None
     timeout: Annotated[float, Meta(gt=0, le=DAY)] | None = None
     delay: Annotated[float, Meta(ge=0, le=366 * DAY)] | None = None
     run_at: Moment | None = None

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from api.desk import Desk
+from api.resources.documentation import Documentation
 from api.resources.documents import Documents
 from api.resources.health import Health
 from api.resources.knowledge_bases import KnowledgeBases
@@ -23,9 +24,13 @@ def routes(desk: Desk) -> list[Route]:
     """Every address of the API."""
     health, tasks, task = Health(desk), Tasks(desk), OneTask(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
-    return [
+    documentation = Documentation(desk)
+    table = [
         Route("/health", health),
         Route("/ready", health, "ready"),
+        Route("/openapi.json", documentation),
+        Route("/docs", documentation, "page"),
+        Route("/docs/{name}", documentation, "file"),
         Route(f"{PREFIX}/tasks", tasks),
         Route(f"{PREFIX}/tasks/batch", tasks, "batch"),
         Route(f"{PREFIX}/tasks/{{task_id}}", task),
@@ -42,3 +47,5 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/pipelines", pipelines),
         Route(f"{PREFIX}/pipelines/{{name}}", pipelines, "one"),
     ]
+    documentation.describe(table)
+    return table

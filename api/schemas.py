@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from actors.requests import Id, Moment, Name
-from tasks.records import Event
+from tasks.records import Event, Status
+from tasks.states import GROUPS, STATES
 
 MOST_A_PAGE = 1_000
 #: The furthest that a list can be paged into by number; beyond that a cursor is the way.
@@ -20,11 +21,16 @@ FURTHEST = 1_000_000_000
 
 Title = Annotated[str, Meta(min_length=1, max_length=255)]
 
+# What is checked elsewhere is described here, for readers of the OpenAPI document.
+_STATUS = f"({'|'.join((*STATES, *GROUPS))})"
+Statuses = Annotated[str, Meta(max_length=200, extra_json_schema={"pattern": f"^{_STATUS}(,{_STATUS})*$"})]
+OneOfBatch = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/TaskRequest"})]
+
 
 class BatchRequest(msgspec.Struct, frozen=True):
     """The body of ``POST /tasks/batch``; the items are read one by one, to name the bad ones."""
 
-    tasks: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=10_000)]
+    tasks: Annotated[list[OneOfBatch], Meta(min_length=1, max_length=10_000)]
 
 
 class Paged(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +48,7 @@ class TaskListing(Paged, frozen=True, kw_only=True):
 
     task_type: Id | None = None
     queue_name: Id | None = None
-    status: Id | None = None
+    status: Statuses | None = None
     kb_id: Id | None = None
     user_id: Id | None = None
     project_id: Id | None = None
@@ -92,7 +98,7 @@ class TaskStatus(msgspec.Struct, frozen=True):
     """How far a task is."""
 
     task_id: UUID
-    status: str
+    status: Status
     phase: str | None
     progress: float
     message: str | None
@@ -104,7 +110,7 @@ class TaskResult(msgspec.Struct, frozen=True):
     """What came of a task that is over."""
 
     task_id: UUID
-    status: str
+    status: Status
     result: Any
     error: dict[str, Any] | None
 
@@ -113,6 +119,12 @@ class TaskHistory(msgspec.Struct, frozen=True):
     """Every event of a task, oldest first."""
 
     history: Sequence[Event]
+
+
+class ServerStatus(msgspec.Struct, frozen=True):
+    """How the server is."""
+
+    status: Literal["ok", "ready"]
 
 
 class PipelineStage(msgspec.Struct, frozen=True):

@@ -1,10 +1,15 @@
 """What readers get: a task with the fields of the contract, in their order."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+
+from tasks.states import STATES
+
+#: A state by its name; what readers of the OpenAPI document are told about it.
+Status = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(STATES)})]
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,7 +17,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     task_id: UUID
     task_type: str
-    status: str
+    status: Status
     progress: float
     phase: str | None
     message: str | None
@@ -87,5 +92,5 @@ class Event(msgspec.Struct, frozen=True):
     phase: str | None
     progress: float | None
     message: str | None
-    status: str
+    status: Status
     timestamp: datetime

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from pipelines.submission import Order
+from actors.submission import Order
 from tasks.errors import InvalidField
 from tasks.ids import new_id
 from tests.support.processes import Installation

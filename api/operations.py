@@ -1,0 +1,162 @@
+"""The operations: what every method of every address takes and gives, one line each.
+
+The routes say who answers, this table says what: the OpenAPI document is made from both. Addresses below
+``/api/v1`` are written without it.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from actors.requests import TaskRequest
+from api.schemas import (
+    BatchRequest,
+    DocumentRequest,
+    KnowledgeBaseRequest,
+    Paged,
+    PipelineShape,
+    SearchRequest,
+    ServerStatus,
+    TaskHistory,
+    TaskListing,
+    TaskResult,
+    TaskStatus,
+    UploadFields,
+)
+from pipelines.documents.values import AddedDocument, Document, Hit, KnowledgeBase
+from tasks.records import Task, TaskPage
+
+#: What any operation below the prefix may answer: Postgres is away.
+ALWAYS = (503,)
+OF_PATHS = (404,)
+OF_QUERIES = (422,)
+OF_BODIES = (400, 413, 415, 422)
+#: Another request with the same Idempotency-Key had another body, and a key may be malformed.
+OF_KEYS = (409, 422)
+
+
+ETAG = (("If-None-Match", "The ETag of what the caller has already: if it is still the same, 304."),)
+
+
+class Operation(NamedTuple):
+    """What one method of one address takes and gives.
+
+    ``answers`` maps each status of success to a type, to None (no body), or to a content type (a body that
+    is not JSON). ``query``, ``body`` and ``form`` are structs; ``body`` may be ``X | None``: it can be left
+    out. ``once`` takes the header Idempotency-Key. ``refuses`` are statuses beside those that follow from
+    the rest. ``headers`` are those it reads, with what they mean. ``has_location`` says that answers of
+    201 and 202 have a Location.
+    """
+
+    address: str
+    name: str
+    answers: dict[int, Any]
+    query: type[msgspec.Struct] | None = None
+    body: Any = None
+    form: type[msgspec.Struct] | None = None
+    once: bool = False
+    refuses: tuple[int, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    has_location: bool = False
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return self.address.partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        """The path, without the prefix."""
+        return self.address.partition(" ")[2]
+
+    def refusals(self, *, below_prefix: bool) -> list[int]:
+        """Every status of failure that this operation is known to answer, ascending."""
+        found = set(self.refuses)
+        for is_so, statuses in (
+            (below_prefix, ALWAYS),
+            ("{" in self.path, OF_PATHS),
+            (self.query is not None, OF_QUERIES),
+            (self.body is not None, OF_BODIES),
+            (self.once, OF_KEYS),
+        ):
+            if is_so:
+                found.update(statuses)
+        return sorted(found)
+
+
+def listing(plural: str, item: Any) -> type[msgspec.Struct]:
+    """The answer of a list: a page of items under their plural, and how to go on."""
+    name = "".join(word.title() for word in plural.split("_")) + "Page"
+    fields = [(plural, list[item]), ("total", int), ("total_is_exact", bool), ("next_cursor", str | None)]
+    made = msgspec.defstruct(name, fields)
+    made.__doc__ = "A part of a list, how many there are in all, and where the next part begins."
+    return made
+
+
+def holder(name: str, **fields: Any) -> type[msgspec.Struct]:
+    """The answer that holds these fields and nothing else."""
+    return msgspec.defstruct(name, list(fields.items()))
+
+
+SubmittedTasks = holder("SubmittedTasks", tasks=list[Task])
+Hits = holder("Hits", hits=list[Hit])
+
+OPERATIONS = (
+    Operation("GET /health", "health", {200: ServerStatus}),
+    Operation("GET /ready", "ready", {200: ServerStatus}, refuses=(503,)),
+    Operation("GET /openapi.json", "openapi", {200: "application/json", 304: None}, headers=ETAG),
+    Operation("GET /docs", "docs", {200: "text/html", 304: None}, headers=ETAG),
+    Operation("GET /docs/{name}", "docs_file", {200: "text/*", 304: None}, headers=ETAG),
+    Operation("GET /tasks", "list_tasks", {200: TaskPage}, query=TaskListing),
+    Operation("POST /tasks", "submit_task", {202: Task}, body=TaskRequest, once=True, has_location=True),
+    Operation("POST /tasks/batch", "submit_tasks", {202: SubmittedTasks}, body=BatchRequest, once=True),
+    Operation("GET /tasks/{task_id}", "get_task", {200: Task}),
+    Operation("GET /tasks/{task_id}/status", "get_task_status", {200: TaskStatus}),
+    Operation("GET /tasks/{task_id}/progress", "get_task_progress", {200: TaskStatus}),
+    Operation("GET /tasks/{task_id}/result", "get_task_result", {200: TaskResult}, refuses=(409,)),
+    Operation("GET /tasks/{task_id}/history", "get_task_history", {200: TaskHistory}),
+    Operation("POST /tasks/{task_id}/cancel", "cancel_task", {202: Task}, refuses=(409,)),
+    Operation(
+        "GET /knowledge-bases",
+        "list_knowledge_bases",
+        {200: listing("knowledge_bases", KnowledgeBase)},
+        query=Paged,
+    ),
+    Operation(
+        "POST /knowledge-bases",
+        "create_knowledge_base",
+        {201: KnowledgeBase},
+        body=KnowledgeBaseRequest,
+        refuses=(409,),
+        has_location=True,
+    ),
+    Operation("GET /knowledge-bases/{kb_id}", "get_knowledge_base", {200: KnowledgeBase}),
+    Operation("DELETE /knowledge-bases/{kb_id}", "delete_knowledge_base", {204: None}),
+    Operation("GET /knowledge-bases/{kb_id}/search", "search", {200: Hits}, query=SearchRequest),
+    Operation(
+        "GET /knowledge-bases/{kb_id}/documents",
+        "list_documents",
+        {200: listing("documents", Document)},
+        query=Paged,
+    ),
+    Operation(
+        "POST /knowledge-bases/{kb_id}/documents",
+        "add_document",
+        {202: AddedDocument},
+        body=DocumentRequest,
+        form=UploadFields,
+        has_location=True,
+    ),
+    Operation("GET /knowledge-bases/{kb_id}/documents/{document_id}", "get_document", {200: Document}),
+    Operation("DELETE /knowledge-bases/{kb_id}/documents/{document_id}", "delete_document", {204: None}),
+    Operation("GET /pipelines", "list_pipelines", {200: listing("pipelines", PipelineShape)}, query=Paged),
+    Operation("GET /pipelines/{name}", "get_pipeline", {200: PipelineShape}),
+)
+
+#: An example of each body; what is not here has the fields of its schema for an example.
+EXAMPLES: dict[Any, dict[str, Any]] = {
+    TaskRequest: {"task_type": "test", "payload": {"message": "hello"}, "priority": "high", "max_retries": 3},
+    BatchRequest: {"tasks": [{"task_type": "test", "payload": {"number": number}} for number in (1, 2)]},
+    KnowledgeBaseRequest: {"kb_id": "docs", "name": "Our documents"},
+    DocumentRequest: {"name": "notes.md", "text": "# Notes\n\nWhoever signs on Tuesday pays on Friday."},
+}
