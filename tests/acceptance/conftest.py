@@ -13,6 +13,9 @@ from tests.support.databases import fresh_database
 from tests.support.deployment import Deployment, deployment
 from tests.support.servers import RabbitNode
 
+#: The types of the documents' examples, which are users' own.
+SPEC_ACTORS = "tests.support.spec_actors"
+
 
 @pytest.fixture(scope="session")
 def file_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -23,7 +26,7 @@ def file_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def embedded(file_root: Path) -> Iterator[Deployment]:
     """Callboard as it comes: its own Postgres, no RabbitMQ."""
-    with deployment({"CALLBOARD_FILE_ROOTS": str(file_root)}) as running:
+    with deployment({"CALLBOARD_FILE_ROOTS": str(file_root), "CALLBOARD_ACTORS": SPEC_ACTORS}) as running:
         yield running
 
 
@@ -38,6 +41,7 @@ def on_rabbitmq(postgres_url: str, rabbit_node: RabbitNode, file_root: Path) -> 
             "CALLBOARD_DATABASE_URL": url,
             "CALLBOARD_BROKER_URL": rabbit_node.url,
             "CALLBOARD_FILE_ROOTS": str(file_root),
+            "CALLBOARD_ACTORS": SPEC_ACTORS,
             "CALLBOARD_PROCESSES": "2",
         }
         with deployment(environ) as running:
