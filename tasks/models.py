@@ -53,6 +53,8 @@ class StateRow(Model):
     status = TextField()
     queue = TextField(null=True)
     rank = DoubleField()
+    tenant = IntegerField()
+    priority = SmallIntegerField()
     ready_at = DateTimeTZField()
     dispatch = BigIntegerField(null=True)
     token = BigIntegerField(null=True)

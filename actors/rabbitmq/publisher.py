@@ -95,10 +95,6 @@ class Publisher:
         """A new dispatch id, or None while RabbitMQ is away or blocks publishers."""
         return new_dispatch() if self.is_open else None
 
-    def closed_queues(self) -> list[str]:
-        """The queues that have a full window of ready messages."""
-        return [queue for queue, ready in list(self._ready.items()) if ready >= self._window]
-
     def room(self, queue: str) -> int:
         """How many more messages of a queue may be published now."""
         return max(0, self._window - self._ready.get(queue, 0)) if self.is_open else 0

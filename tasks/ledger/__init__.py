@@ -26,6 +26,7 @@ from tasks.ledger import (
     submissions,
 )
 from tasks.ledger.group import Group
+from tasks.ledger.order import SECONDS_PER_PRIORITY
 from tasks.ledger.transaction import CANCEL_CHANNEL, READY_CHANNEL, NoOutlet, Outlet, Statement
 from tasks.values import Accepted, Advance, Arrival, Claimed, Complete, NewTask, Once, Refused, TaskError
 
@@ -59,11 +60,16 @@ STATEMENTS: dict[str, Statement] = {
 
 
 class Ledger:
-    """The verbs of the record, for one process. ``owner`` is the id under which it claims and publishes."""
+    """The verbs of the record, for one process. ``owner`` is the id under which it claims and publishes.
 
-    def __init__(self, url: str, *, owner: UUID | None = None) -> None:
+    ``seconds_per_priority``: a task overtakes what is one step more important and so much younger.
+    """
+
+    def __init__(
+        self, url: str, *, owner: UUID | None = None, seconds_per_priority: float = SECONDS_PER_PRIORITY
+    ) -> None:
         self.owner = owner or new_id()
-        self._group = Group(url, STATEMENTS, self.owner)
+        self._group = Group(url, STATEMENTS, self.owner, seconds_per_priority=seconds_per_priority)
         self._reports = Group(url, {"report": progress.report}, self.owner, synchronous=False)
 
     def start(self) -> "Ledger":
@@ -189,9 +195,11 @@ class Ledger:
         """Forget the dependencies of tasks that wait no more."""
         return self._group.add("unlink", dependencies.Unlink())
 
-    def take(self, queue: str, limit: int, dispatch: int) -> Future[int]:
-        """Stamp ready rows of a queue and publish them."""
-        return self._group.add("take", dispatches.Take(queue, limit, dispatch))
+    def take(
+        self, queue: str, limit: int, dispatch: int, *, window: int = dispatches.NO_WINDOW
+    ) -> Future[int]:
+        """Stamp ready rows of a queue and publish them, each if there are less than ``window`` before it."""
+        return self._group.add("take", dispatches.Take(queue, limit, dispatch, window))
 
     def take_dead(self, queue: str, limit: int, dispatch: int) -> Future[int]:
         """Stamp dead letters of a queue whose copy is owed and publish them."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from tasks.ledger.order import READY, SEVERAL_TENANTS, candidates, dice
 from tasks.ledger.snapshots import with_states
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 from tasks.values import Claimed, Json, Refused
@@ -26,7 +27,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Fetch(msgspec.Struct):
-    """Take up to ``limit`` ready tasks of these queues and types, best rank first, all under ``token``."""
+    """Take up to ``limit`` ready tasks of these queues and types, all under ``token``."""
 
     queues: list[str]
     types: list[str]
@@ -55,7 +56,7 @@ _RUN_IS_OVER = """coalesce((SELECT run.status IN ('completed', 'failed', 'cancel
     FROM task_state run WHERE run.id = t.run_id), false)"""
 
 _TAKEN = """
-    status = 'running', worker = %s, attempt = s.attempt + 1, started_at = now(), updated_at = now(),
+    status = 'running', worker = {worker}, attempt = s.attempt + 1, started_at = now(), updated_at = now(),
     finished_at = NULL, progress = 0, phase = NULL, message = NULL, details = NULL,
     events = s.events + 1, running_event = s.events + 1"""
 
@@ -71,23 +72,31 @@ WITH wanted AS (
     SELECT s.id, w.token FROM task_state s JOIN wanted w ON s.id = w.task_id AND s.dispatch = w.dispatch
     WHERE s.status = 'queued' ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 )
-UPDATE task_state s SET token = locked.token, {_TAKEN}
+UPDATE task_state s SET token = locked.token, {_TAKEN.format(worker="%s")}
 FROM locked JOIN tasks t USING (id)
 WHERE s.id = locked.id AND NOT {_RUN_IS_OVER}
 RETURNING {_RETURNED}"""
 
-_FETCH = f"""
-WITH ready AS (
-    SELECT found.id FROM unnest(%s::text[]) AS q(name) CROSS JOIN LATERAL (
-        SELECT s.id, s.rank FROM task_state s JOIN tasks t USING (id)
-        WHERE s.queue = q.name AND s.status = 'queued' AND s.dispatch IS NULL
-          AND t.task_type = ANY(%s) AND NOT {_RUN_IS_OVER}
-        ORDER BY s.rank LIMIT %s FOR NO KEY UPDATE OF s SKIP LOCKED
-    ) AS found ORDER BY found.rank LIMIT %s
-)
-UPDATE task_state s SET token = %s, {_TAKEN}
+_FETCHED = f"""
+UPDATE task_state s SET token = %(token)s, {_TAKEN.format(worker="%(owner)s")}
 FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id
 RETURNING {_RETURNED}"""
+
+_RUNNABLE = f"t.task_type = ANY(%(types)s) AND NOT {_RUN_IS_OVER}"
+
+# As long as one tenant alone has work there is nothing to be fair about.
+_FETCH_BY_RANK = f"""
+WITH ready AS (
+    SELECT s.id FROM task_state s JOIN tasks t USING (id) WHERE {READY} AND {_RUNNABLE}
+    ORDER BY s.rank LIMIT %(wanted)s FOR NO KEY UPDATE OF s SKIP LOCKED
+){_FETCHED}"""
+
+_FETCH_FAIRLY = f"""
+WITH RECURSIVE sent AS (SELECT 0 AS tenant, 0 AS n WHERE false),
+{candidates("JOIN tasks t USING (id)", _RUNNABLE)}, ready AS (
+    SELECT s.id FROM placed JOIN task_state s USING (id) WHERE {READY}
+    ORDER BY placed.place, placed.by_rank LIMIT %(wanted)s FOR NO KEY UPDATE OF s SKIP LOCKED
+){_FETCHED}"""
 
 _HELD = f"""
 SELECT {_RETURNED} FROM task_state s JOIN tasks t USING (id)
@@ -155,12 +164,23 @@ def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[list[Claimed]]:
     for item in items:
         rows = tx.rows(_HELD, tx.owner, [item.token]) if item.tried else []
         item.tried = True
-        if not rows:
-            rows = tx.rows(_FETCH, item.queues, item.types, item.limit, item.limit, item.token, tx.owner)
-        claimed = with_states(tx, [_claimed(row) for row in rows])
+        claimed = with_states(tx, [_claimed(row) for row in rows or _fetch(tx, item)])
         _start_runs(tx, claimed)
         outcomes.append(claimed)
     return outcomes
+
+
+def _fetch(tx: Transaction, item: Fetch) -> list[Any]:
+    """The rows of new claims, queue after queue."""
+    rows: list[Any] = []
+    for queue in item.queues:
+        wanted = item.limit - len(rows)
+        some = {"queue": queue, "types": item.types, "wanted": wanted, "token": item.token, "owner": tx.owner}
+        if wanted and not tx.named(SEVERAL_TENANTS, some)[0][0]:
+            rows += tx.named(_FETCH_BY_RANK, some)
+        elif wanted:
+            rows += tx.named(_FETCH_FAIRLY, some | dice(wanted))
+    return rows
 
 
 def release(tx: Transaction, items: Sequence[HandBack]) -> list[object]:

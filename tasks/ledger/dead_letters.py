@@ -6,7 +6,6 @@ from uuid import UUID
 import msgspec
 
 from tasks.ids import new_id
-from tasks.ledger.inserts import SECONDS_PER_PRIORITY
 from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.states import CANCELLED, COMPLETED, FAILED, QUEUED, RUNNING
 
@@ -62,7 +61,7 @@ UPDATE dead_letters SET resolution = 'replayed', resolved_at = now(), resolved_b
 _NEXT_ROUND = "UPDATE task_state SET round = round + 1 WHERE id = ANY(%s)"
 
 # Final events are derived from columns that are cleared now: they become rows.
-_REOPEN = f"""
+_REOPEN = """
 WITH old AS (SELECT * FROM task_state WHERE id = ANY(%s)), told AS (
     INSERT INTO events (task_id, event_id, kind, status, message, at)
     SELECT id, events, 'state', status, CASE WHEN status = 'failed' THEN error->>'message' END, finished_at
@@ -74,7 +73,7 @@ WITH old AS (SELECT * FROM task_state WHERE id = ANY(%s)), told AS (
 UPDATE task_state s SET status = CASE WHEN s.queue IS NULL THEN 'running' ELSE 'queued' END,
     failures = 0, deaths = 0, suspect = false, token = NULL, worker = NULL, dispatch = NULL,
     dispatched_at = NULL, error = NULL, finished_at = NULL, ready_at = now(), events = s.events + 1,
-    rank = extract(epoch FROM now()) - t.priority * {SECONDS_PER_PRIORITY}, updated_at = now(),
+    rank = extract(epoch FROM now()) - t.priority * %s, updated_at = now(),
     started_at = CASE WHEN s.queue IS NULL THEN s.started_at END,
     running_event = CASE WHEN s.queue IS NULL THEN s.running_event END
 FROM tasks t WHERE t.id = s.id AND s.id = ANY(%s)"""
@@ -133,7 +132,7 @@ def _replay_one(tx: Transaction, item: Replay, scene: _Scene) -> object:
     if item.dead_letter not in letters:
         return RESOLVED
     tx.execute(_RESOLVE, item.ticket, list(letters))
-    tx.execute(_REOPEN, reopened, reopened)
+    tx.execute(_REOPEN, reopened, tx.seconds_per_priority, reopened)
     tx.execute(_NEXT_ROUND, [task_id] if run_id is None else [task_id, run_id])
     scene.locked.update((one, RUNNING if one == run_id else QUEUED) for one in reopened)
     tx.made_ready(len(reopened))

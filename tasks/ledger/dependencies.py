@@ -12,7 +12,6 @@ import msgspec
 
 from tasks.errors import DependencyMissing
 from tasks.ledger.dead_letters import BURIED
-from tasks.ledger.inserts import SECONDS_PER_PRIORITY
 from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.states import COMPLETED, FINAL
 from tasks.values import NewTask
@@ -81,7 +80,7 @@ _ANY = _MOVABLE.format(which="true")
 # What was movable when it was looked for may not be any more when it is locked: it is judged again.
 _UNBLOCK = f"""
 WITH judged AS (
-    SELECT s.*, t.priority, greatest(s.ready_at, now()) AS due, (
+    SELECT s.*, greatest(s.ready_at, now()) AS due, (
         SELECT format('Task %%s, on which it depends, %%s.', d.needs,
             CASE WHEN n.id IS NULL THEN 'is gone' WHEN n.status = 'cancelled' THEN 'was cancelled'
             ELSE 'failed' END)
@@ -104,7 +103,7 @@ WITH judged AS (
     DELETE FROM dependencies d USING locked WHERE d.task_id = locked.id
 ), {BURIED}
 UPDATE task_state s SET status = next, events = s.events + 1, ready_at = due, updated_at = now(),
-    rank = extract(epoch FROM due) - priority * {SECONDS_PER_PRIORITY},
+    rank = extract(epoch FROM due) - s.priority * %s,
     error = CASE WHEN next = 'failed' THEN why END,
     finished_at = CASE WHEN next = 'failed' THEN now() END
 FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
@@ -153,7 +152,7 @@ def _unblock(tx: Transaction, item: Unblock) -> object:
     movable = [row[0] for row in found]
     if not movable:
         return 0
-    moved = tx.rows(_UNBLOCK, movable)
+    moved = tx.rows(_UNBLOCK, movable, tx.seconds_per_priority)
     tx.ended.update(task_id for task_id, status in moved if status == "failed")
     tx.made_ready(len(moved))
     return len(moved) if len(moved) == len(movable) or not item.ids else SKIPPED

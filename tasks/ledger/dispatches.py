@@ -4,16 +4,24 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tasks.ledger.order import MOST_LEVEL, READY, candidates, dice
 from tasks.ledger.transaction import Transaction
 from tasks.values import DeadLetter, Hint
 
+#: A window that never closes.
+NO_WINDOW = 1 << 30
+
 
 class Take(msgspec.Struct):
-    """Stamp up to ``limit`` ready rows of a queue with ``dispatch``, best rank first."""
+    """Stamp up to ``limit`` ready rows of a queue with ``dispatch`` (see `tasks.ledger.order` for which).
+
+    A row is left if ``window`` messages or more would be delivered before its own.
+    """
 
     queue: str
     limit: int
     dispatch: int
+    window: int = NO_WINDOW
     tried: bool = False
 
 
@@ -45,21 +53,38 @@ class Resend(msgspec.Struct, frozen=True):
     seconds: float
 
 
-# A suspect had its turn in a process that was lost: its message overtakes those of its equals.
-_HINT = "s.id, t.task_type, s.queue, t.priority + s.suspect::int, s.dispatch"
+_HINT = "s.id, t.task_type, s.queue, s.wire, s.dispatch"
 _LETTER = """d.id, d.task_id, d.task_type, d.queue_name, d.attempt, d.code, d.message, d.traceback,
     d.dispatch"""
 
+# Messages of a queue overtake each other by their priority. It is the level of their task, but none overtakes
+# what has the better rank, unless that is one of the many tasks of another tenant: it yields.
 _TAKE = f"""
-WITH ready AS (
-    SELECT id FROM task_state WHERE queue = %s AND status = 'queued' AND dispatch IS NULL
-    ORDER BY rank LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
+WITH RECURSIVE wire AS MATERIALIZED (
+    SELECT s.tenant, s.yields, s.wire, min(s.rank) AS rank, count(*) AS n FROM task_state s
+    WHERE s.queue = %(queue)s AND s.status = 'queued' AND s.dispatch IS NOT NULL GROUP BY 1, 2, 3
+), sent AS (SELECT tenant, sum(n)::integer AS n FROM wire GROUP BY 1), {candidates()}, leveled AS (
+    SELECT p.id, p.place, p.by_rank, p.yields, CASE WHEN p.early THEN {MOST_LEVEL} ELSE
+        greatest(0, least({MOST_LEVEL}, p.level, (SELECT min(w.wire) FROM wire w
+            WHERE w.rank < p.rank AND (w.tenant = p.tenant OR NOT w.yields)))) END AS wire
+    FROM placed p
+), fitting AS (
+    SELECT * FROM (
+        SELECT l.*, row_number() OVER (ORDER BY place, by_rank) AS turn,
+            (SELECT coalesce(sum(w.n), 0) FROM wire w WHERE w.wire >= l.wire) AS ahead
+        FROM leveled l) AS numbered
+    WHERE turn + ahead <= %(window)s
+), ready AS (
+    SELECT s.id, f.turn, f.wire, f.yields FROM fitting f JOIN task_state s USING (id) WHERE {READY}
+    ORDER BY f.turn LIMIT %(wanted)s FOR NO KEY UPDATE OF s SKIP LOCKED
 )
-UPDATE task_state s SET dispatch = %s, dispatched_at = now()
-FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id RETURNING {_HINT}"""
+UPDATE task_state s SET dispatch = %(dispatch)s, dispatched_at = now(), wire = ready.wire,
+    yields = ready.yields
+FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id RETURNING {_HINT}, ready.turn"""
 
 _TAKEN = f"""
-SELECT {_HINT} FROM task_state s JOIN tasks t USING (id) WHERE s.dispatch = %s AND s.status = 'queued'"""
+SELECT {_HINT}, s.rank FROM task_state s JOIN tasks t USING (id)
+WHERE s.dispatch = %(dispatch)s AND s.status = 'queued'"""
 
 _TAKE_DEAD = f"""
 WITH owed AS (
@@ -93,22 +118,30 @@ _RESEND = _UNSEND.format(
 
 def take(tx: Transaction, items: Sequence[Take]) -> list[int]:
     """Stamp ready rows; their hints are published after the commit. How many."""
-    return [_take(tx, item, _TAKE, _TAKEN, Hint) for item in items]
+    return [_take(tx, item) for item in items]
+
+
+def _take(tx: Transaction, item: Take) -> int:
+    """Stamp rows, or find those that an earlier commit of unknown outcome has stamped: unpublished."""
+    some = {"queue": item.queue, "wanted": item.limit, "window": item.window, "dispatch": item.dispatch}
+    rows = tx.named(_TAKEN, some) if item.tried else []
+    item.tried = True
+    rows = rows or tx.named(_TAKE, some | dice(item.limit))
+    rows.sort(key=lambda row: row[-1])
+    tx.publications.extend(Hint(*row[:-1]) for row in rows)
+    return len(rows)
 
 
 def take_dead(tx: Transaction, items: Sequence[TakeDead]) -> list[int]:
     """Stamp dead letters; their copies are published after the commit. How many."""
-    return [_take(tx, item, _TAKE_DEAD, _TAKEN_DEAD, DeadLetter) for item in items]
+    return [_take_dead(tx, item) for item in items]
 
 
-def _take(
-    tx: Transaction, item: Take | TakeDead, take: str, taken: str, kind: type[Hint] | type[DeadLetter]
-) -> int:
-    """Stamp rows, or find those that an earlier commit of unknown outcome has stamped: unpublished."""
-    rows = tx.rows(taken, item.dispatch) if item.tried else []
+def _take_dead(tx: Transaction, item: TakeDead) -> int:
+    rows = tx.rows(_TAKEN_DEAD, item.dispatch) if item.tried else []
     item.tried = True
-    rows = rows or tx.rows(take, item.queue, item.limit, item.dispatch)
-    tx.publications.extend(kind(*row) for row in rows)
+    rows = rows or tx.rows(_TAKE_DEAD, item.queue, item.limit, item.dispatch)
+    tx.publications.extend(DeadLetter(*row) for row in rows)
     return len(rows)
 
 

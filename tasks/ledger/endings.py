@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from tasks.ledger.dead_letters import BURIED
-from tasks.ledger.inserts import SECONDS_PER_PRIORITY, insert_tasks
+from tasks.ledger.inserts import insert_tasks
 from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
 from tasks.values import Complete
 
@@ -54,8 +54,7 @@ WITH input AS (
 ), {BURIED}
 UPDATE task_state s SET status = locked.next, error = locked.why, failures = s.failures + 1,
     events = s.events + 1, dispatch = NULL, dispatched_at = NULL, ready_at = locked.due,
-    rank = extract(epoch FROM locked.due) - (SELECT priority FROM tasks WHERE id = s.id)
-        * {SECONDS_PER_PRIORITY},
+    rank = extract(epoch FROM locked.due) - s.priority * %s,
     finished_at = CASE WHEN locked.next = 'failed' THEN now() END, updated_at = now()
 FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
 
@@ -115,7 +114,7 @@ def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
 
 def fail(tx: Transaction, items: Sequence[Fail]) -> list[object]:
     """End attempts with an error: True, False for a stale token, SKIPPED if locked."""
-    done = dict(tx.rows(_FAIL, as_json(items)))
+    done = dict(tx.rows(_FAIL, as_json(items), tx.seconds_per_priority))
     tx.ended.update(task_id for task_id, status in done.items() if status == "failed")
     return _outcomes(tx, items, set(done), expected=("failed", "retrying"))
 

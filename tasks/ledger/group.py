@@ -21,6 +21,7 @@ import psycopg
 from tasks.database import dial
 from tasks.errors import CallboardError, Unavailable
 from tasks.ledger import dependencies
+from tasks.ledger.order import SECONDS_PER_PRIORITY
 from tasks.ledger.transaction import SKIPPED, NoOutlet, Outlet, Statement, Transaction
 
 log = logging.getLogger("callboard.ledger")
@@ -67,12 +68,14 @@ class Group:
         *,
         outlet: Outlet | None = None,
         synchronous: bool = True,
+        seconds_per_priority: float = SECONDS_PER_PRIORITY,
     ) -> None:
         self._url = url
         self._statements = statements
         self._order = {kind: place for place, kind in enumerate(statements)}
         self._owner = owner
         self._synchronous = synchronous
+        self._seconds_per_priority = seconds_per_priority
         self.outlet: Outlet = outlet or NoOutlet()
         self._waiting: deque[Verb] = deque()
         self._by_key: dict[Hashable, Verb] = {}
@@ -209,9 +212,10 @@ class Group:
 
     def _transact(self, verbs: list[Verb]) -> list[Any]:
         connection = self._connect()
-        outlet = self.outlet
         with connection.transaction(), connection.cursor() as cursor:
-            tx = Transaction(cursor, self._owner, stamp=outlet.stamp(), closed_queues=outlet.closed_queues())
+            tx = Transaction(
+                cursor, self._owner, outlet=self.outlet, seconds_per_priority=self._seconds_per_priority
+            )
             outcomes: dict[int, Any] = {}
             for kind, members in self._by_kind(verbs):
                 results = self._statements[kind](tx, [verb.item for verb in members])

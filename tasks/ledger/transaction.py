@@ -1,6 +1,6 @@
 """What a group's statements share: the cursor, the stamp for ready rows, and what to say after the commit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -22,8 +22,8 @@ class Outlet(Protocol):
     def stamp(self) -> int | None:
         """A dispatch id for rows that are about to be ready; None when none may be published now."""
 
-    def closed_queues(self) -> Sequence[str]:
-        """The queues whose window on RabbitMQ is full."""
+    def room(self, queue: str) -> int:
+        """How many more messages of a queue may be published now."""
 
     def publish(self, dispatch: int, publications: Sequence[Publication]) -> None:
         """Take over what a committed batch publishes; must not block."""
@@ -36,9 +36,9 @@ class NoOutlet:
         """Never a stamp: rows stay for a dispatcher, or for workers that fetch."""
         return None
 
-    def closed_queues(self) -> Sequence[str]:
+    def room(self, queue: str) -> int:
         """None: without a stamp it does not matter."""
-        return ()
+        return 0
 
     def publish(self, dispatch: int, publications: Sequence[Publication]) -> None:
         """Nothing is ever stamped, so there is nothing to publish."""
@@ -52,13 +52,14 @@ class Transaction:
         cursor: psycopg.Cursor[Any],
         owner: UUID,
         *,
-        stamp: int | None = None,
-        closed_queues: Sequence[str] = (),
+        outlet: Outlet,
+        seconds_per_priority: float,
     ) -> None:
         self.cursor = cursor
         self.owner = owner
-        self.stamp = stamp
-        self.closed_queues = list(closed_queues)
+        self.stamp = outlet.stamp()
+        self.room = outlet.room
+        self.seconds_per_priority = seconds_per_priority
         self.publications: list[Publication] = []
         #: Tasks that reached a final state here: others may wait for them.
         self.ended: set[UUID] = set()
@@ -69,6 +70,10 @@ class Transaction:
 
     def rows(self, sql: str, *params: Any) -> list[Any]:
         """Execute a statement that returns rows."""
+        return self.cursor.execute(sql, params).fetchall()
+
+    def named(self, sql: str, params: Mapping[str, Any]) -> list[Any]:
+        """Execute a statement with named parameters that returns rows."""
         return self.cursor.execute(sql, params).fetchall()
 
     def execute(self, sql: str, *params: Any) -> None:

@@ -225,6 +225,9 @@ class DiesBeforeItPublishes(NoOutlet):
     def stamp(self) -> int:
         return new_dispatch()
 
+    def room(self, queue: str) -> int:
+        return 1
+
 
 @ON_RABBITMQ
 def test_a_batch_whose_publisher_died_before_it_published_is_published_by_others(

@@ -47,14 +47,14 @@ class Wire:
 
     def __init__(self) -> None:
         self.stamps = iter(range(1, 1_000_000))
-        self.closed: list[str] = []
+        self.rooms: dict[str, int] = {}
         self.published: list[tuple[int, list[Hint]]] = []
 
     def stamp(self) -> int | None:
         return next(self.stamps)
 
-    def closed_queues(self) -> Sequence[str]:
-        return self.closed
+    def room(self, queue: str) -> int:
+        return self.rooms.get(queue, 1_000)
 
     def publish(self, dispatch: int, hints: Sequence[Hint]) -> None:
         self.published.append((dispatch, list(hints)))
@@ -778,9 +778,9 @@ def test_a_submission_is_stamped_and_handed_to_the_outlet_after_its_commit(recor
 def test_nothing_is_stamped_while_the_window_is_full_or_something_older_waits(record: Record) -> None:
     wire = Wire()
     record.ledger.publish_through(wire)
-    wire.closed = [QUEUE]
+    wire.rooms = {QUEUE: 0}
     older = record.submit()
-    wire.closed = []
+    wire.rooms = {}
 
     younger = record.submit()
 
