@@ -16,6 +16,9 @@ from tasks.queries import Queries
 log = logging.getLogger("callboard.clock")
 
 TICK_SECONDS = 0.25
+#: The pause while a window is to be refilled.
+BUSY_SECONDS = 0.02
+PROMOTE_SECONDS = 0.2
 #: A look at all processes costs a fraction of a millisecond.
 LOOK_SECONDS = 0.2
 SWEEP_SECONDS = 1.0
@@ -49,6 +52,7 @@ class Clock:
         self._flow = flow
         self._dispatcher = dispatcher
         self._awake = threading.Event()
+        self._promoted_at = 0.0
         self._looked_at = 0.0
         self._swept_at = 0.0
         self._pruned_at = 0.0
@@ -56,18 +60,23 @@ class Clock:
 
     def wake(self, _: str = "") -> None:
         """Something became ready: dispatch at once."""
+        if self._dispatcher is not None:
+            self._dispatcher.hurry()
         self._awake.set()
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until ``stopping`` is set."""
         while not stopping.is_set():
             self.tick()
-            self._awake.wait(TICK_SECONDS)
+            busy = self._dispatcher is not None and self._dispatcher.is_busy
+            self._awake.wait(BUSY_SECONDS if busy else TICK_SECONDS)
             self._awake.clear()
 
     def tick(self) -> None:
         """One round. What fails is logged once and tried again in the next round."""
-        self._try("promote", self.promote)
+        if time.monotonic() - self._promoted_at > PROMOTE_SECONDS:
+            self._promoted_at = time.monotonic()
+            self._try("promote", self.promote)
         if self._dispatcher is not None:
             self._try("dispatch", self._dispatcher.step)
         if time.monotonic() - self._looked_at > LOOK_SECONDS:

@@ -1,15 +1,32 @@
-"""The dispatcher: keeps a small window of ready work on RabbitMQ, best rank first."""
+"""The dispatcher: keeps a small window of ready work on RabbitMQ, in the order of the record."""
 
 import time
 
+import msgspec
+
 from actors.copies import Copies
 from actors.rabbitmq.publisher import Publisher, new_dispatch
+from actors.window import Window
 from tasks.ledger import Ledger
 from tasks.queries import Queries
+from tasks.values import Backlog
 
 MOST_AT_ONCE = 500
+#: What overtakes is taken though the window is full: so many are looked at, at once and then now and then.
+EXPRESS = 32
+LOOK_SECONDS = 0.25
+#: Where RabbitMQ has no message ready, those that were published so long ago are not waited for.
+GONE_AFTER_SECONDS = 1.0
 LOST_AFTER_SECONDS = 10.0
+OVERTAKEN_AFTER_SECONDS = 30.0
 RESEND_EVERY_SECONDS = 2.0
+
+
+class _Line(msgspec.Struct):
+    """A queue with a backlog: its window, and when it was last looked at although that was full."""
+
+    window: Window
+    looked_at: float = 0.0
 
 
 class Dispatcher:
@@ -20,27 +37,69 @@ class Dispatcher:
         self._queries = queries
         self._publisher = publisher
         self._copies = Copies(ledger, queries, publisher)
+        self._lines: dict[str, _Line] = {}
+        self._hurried = True
+        self._looked_at = 0.0
         self._resent_at = time.monotonic()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a queue has more waiting than its window holds: it is to be refilled soon."""
+        return bool(self._lines)
+
+    def hurry(self) -> None:
+        """Something became ready: look at all queues in the next step."""
+        self._hurried = True
 
     def step(self) -> int:
         """Fill the windows once; how many tasks were taken."""
         if not self._publisher.is_open:
+            self._lines.clear()
             return 0
-        taken = 0
-        for queue, waiting in self._queries.backlog().items():
-            room = min(waiting, self._publisher.room(queue), MOST_AT_ONCE)
-            if room:
-                taken += self._ledger.take(queue, room, new_dispatch()).result()
+        now = time.monotonic()
+        hurried, self._hurried = self._hurried, False
+        if not hurried and now - self._looked_at < LOOK_SECONDS:
+            return self._refill(self._queries.backlog(list(self._lines)), now, hurried=False)
+        self._looked_at = now
+        taken = self._refill(self._queries.backlog(), now, hurried=hurried)
         self._copies.step()
-        if time.monotonic() - self._resent_at > RESEND_EVERY_SECONDS:
-            self._resent_at = time.monotonic()
+        if now - self._resent_at > RESEND_EVERY_SECONDS:
+            self._resent_at = now
             self._resend()
         return taken
 
+    def _refill(self, backlog: dict[str, Backlog], now: float, *, hurried: bool) -> int:
+        waiting = {queue: one for queue, one in backlog.items() if one.waiting}
+        self._lines = {queue: self._lines.get(queue) or _Line(Window()) for queue in waiting}
+        return sum(self._take(queue, one, now, hurried) for queue, one in waiting.items())
+
+    def _take(self, queue: str, backlog: Backlog, now: float, hurried: bool) -> int:
+        line = self._lines[queue]
+        line.window.seen(backlog.sent, now)
+        room = line.window.size - backlog.sent
+        if room <= 0 and not hurried and now - line.looked_at < LOOK_SECONDS:
+            return 0
+        line.looked_at = now
+        gone_after = GONE_AFTER_SECONDS if self._publisher.ready_count(queue) == 0 else None
+        taken = self._ledger.take(
+            queue,
+            min(backlog.waiting, max(room, EXPRESS), MOST_AT_ONCE),
+            new_dispatch(),
+            window=line.window.size,
+            gone_after=gone_after,
+        ).result()
+        line.window.refilled(backlog.sent + taken)
+        return taken
+
     def _resend(self) -> None:
-        """What was published a while ago, is unclaimed, and is not on RabbitMQ any more, got lost."""
+        """What was published a while ago, is unclaimed, and is not on RabbitMQ any more, got lost.
+
+        What others have overtaken all the while comes back too, to be sent with a better priority.
+        """
         queues = self._queries.queue_names()
         self._publisher.watch(queues)
         for queue in queues:
             if self._publisher.ready_count(queue) == 0:
                 self._ledger.resend(queue, LOST_AFTER_SECONDS).result()
+            else:
+                self._ledger.resend(queue, OVERTAKEN_AFTER_SECONDS, overtaken=True).result()

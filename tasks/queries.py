@@ -15,7 +15,7 @@ from tasks.errors import InvalidField
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage
 from tasks.states import BLOCKED, QUEUED, RETRYING, SCHEDULED
-from tasks.values import Claimed, NewTask, RunState, StageState
+from tasks.values import Backlog, Claimed, NewTask, RunState, StageState
 
 EXACT_UP_TO = 10_000
 #: What a task of a state waits for.
@@ -132,10 +132,12 @@ class Queries:
         with session(self._database):
             return {row.name: row.queue_name for row in TypeRow.select()}
 
-    def backlog(self) -> dict[str, int]:
-        """How many ready rows of each queue wait for a dispatch (counted up to a thousand)."""
+    def backlog(self, queues: Sequence[str] | None = None) -> dict[str, Backlog]:
+        """What is ready and unclaimed in these queues, or in all; what waits is counted up to a thousand."""
         with session(self._database):
-            return dict(self._database.execute_sql(_BACKLOG).fetchall())
+            given = None if queues is None else list(queues)
+            rows = self._database.execute_sql(_BACKLOG, (given, given)).fetchall()
+            return {name: Backlog(waiting, sent) for name, waiting, sent in rows}
 
     def owed_queues(self) -> list[str]:
         """The queues of dead letters that have no copy on RabbitMQ yet."""
@@ -328,8 +330,10 @@ FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = %s"""
 _BACKLOG = """
 SELECT q.name, (SELECT count(*) FROM (
     SELECT FROM task_state s WHERE s.queue = q.name AND s.status = 'queued' AND s.dispatch IS NULL
-    LIMIT 1000) AS waiting)
-FROM queues q"""
+    LIMIT 1000) AS waiting),
+    (SELECT count(*) FROM task_state s WHERE s.queue = q.name AND s.status = 'queued'
+        AND s.dispatch IS NOT NULL)
+FROM queues q WHERE %s::text[] IS NULL OR q.name = ANY(%s)"""
 
 _OWED = """
 SELECT q.name FROM queues q WHERE EXISTS (

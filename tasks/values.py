@@ -96,6 +96,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 Publication: TypeAlias = Hint | DeadLetter
 
 
+class Backlog(msgspec.Struct, frozen=True):
+    """What is ready in a queue and not claimed: what waits for a dispatch, and what was sent to RabbitMQ."""
+
+    waiting: int
+    sent: int
+
+
 class Arrival(msgspec.Struct, frozen=True):
     """A message that arrived: the task it names, and the dispatch that sent it."""
 

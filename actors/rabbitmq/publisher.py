@@ -25,7 +25,8 @@ RECONNECT_SECONDS = 0.2
 COUNT_SECONDS = 0.2
 CONFIRM_SECONDS = 10.0
 REFUSED_SECONDS = 60.0
-WINDOW = 1_000
+#: How many messages may wait in a queue for which processes publish what they submit themselves.
+WINDOW = 64
 DEAD_ENDING = ".XQ"
 REMEMBERED = 1_000
 

@@ -196,10 +196,16 @@ class Ledger:
         return self._group.add("unlink", dependencies.Unlink())
 
     def take(
-        self, queue: str, limit: int, dispatch: int, *, window: int = dispatches.NO_WINDOW
+        self,
+        queue: str,
+        limit: int,
+        dispatch: int,
+        *,
+        window: int = dispatches.NO_WINDOW,
+        gone_after: float | None = None,
     ) -> Future[int]:
-        """Stamp ready rows of a queue and publish them, each if there are less than ``window`` before it."""
-        return self._group.add("take", dispatches.Take(queue, limit, dispatch, window))
+        """Stamp ready rows of a queue and publish them; see `tasks.ledger.dispatches.Take`."""
+        return self._group.add("take", dispatches.Take(queue, limit, dispatch, window, gone_after))
 
     def take_dead(self, queue: str, limit: int, dispatch: int) -> Future[int]:
         """Stamp dead letters of a queue whose copy is owed and publish them."""
@@ -213,9 +219,9 @@ class Ledger:
         """Some messages of a batch may not have arrived: make its unclaimed rows ready again."""
         return self._group.add("reopen", dispatches.Reopen(dispatch))
 
-    def resend(self, queue: str, seconds: float) -> Future[int]:
-        """Make rows ready again that were published ``seconds`` ago and never claimed."""
-        return self._group.add("resend", dispatches.Resend(queue, seconds))
+    def resend(self, queue: str, seconds: float, *, overtaken: bool = False) -> Future[int]:
+        """Make rows ready again that were published ``seconds`` ago and never claimed, or were overtaken."""
+        return self._group.add("resend", dispatches.Resend(queue, seconds, overtaken))
 
 
 def _size(value: Any) -> int:

@@ -15,13 +15,15 @@ NO_WINDOW = 1 << 30
 class Take(msgspec.Struct):
     """Stamp up to ``limit`` ready rows of a queue with ``dispatch`` (see `tasks.ledger.order` for which).
 
-    A row is left if ``window`` messages or more would be delivered before its own.
+    A row is left if ``window`` messages or more would be delivered before its own, not counting those that
+    were published more than ``gone_after`` seconds ago (None: all count).
     """
 
     queue: str
     limit: int
     dispatch: int
     window: int = NO_WINDOW
+    gone_after: float | None = None
     tried: bool = False
 
 
@@ -47,10 +49,14 @@ class Reopen(msgspec.Struct, frozen=True):
 
 
 class Resend(msgspec.Struct, frozen=True):
-    """Rows of a queue that were published more than ``seconds`` ago and never claimed become ready again."""
+    """Rows of a queue that were published more than ``seconds`` ago and never claimed become ready again.
+
+    With ``overtaken`` only those that yield to other tenants, and were overtaken by something that runs now.
+    """
 
     queue: str
     seconds: float
+    overtaken: bool = False
 
 
 _HINT = "s.id, t.task_type, s.queue, s.wire, s.dispatch"
@@ -62,7 +68,9 @@ _LETTER = """d.id, d.task_id, d.task_type, d.queue_name, d.attempt, d.code, d.me
 _TAKE = f"""
 WITH RECURSIVE wire AS MATERIALIZED (
     SELECT s.tenant, s.yields, s.wire, min(s.rank) AS rank, count(*) AS n FROM task_state s
-    WHERE s.queue = %(queue)s AND s.status = 'queued' AND s.dispatch IS NOT NULL GROUP BY 1, 2, 3
+    WHERE s.queue = %(queue)s AND s.status = 'queued' AND s.dispatch IS NOT NULL
+        AND coalesce(s.dispatched_at > now() - make_interval(secs => %(gone_after)s::float8), true)
+    GROUP BY 1, 2, 3
 ), sent AS (SELECT tenant, sum(n)::integer AS n FROM wire GROUP BY 1), {candidates()}, leveled AS (
     SELECT p.id, p.place, p.by_rank, p.yields, CASE WHEN p.early THEN {MOST_LEVEL} ELSE
         greatest(0, least({MOST_LEVEL}, p.level, (SELECT min(w.wire) FROM wire w
@@ -113,6 +121,9 @@ _REOPEN = _UNSEND.format(which="dispatch = %s")
 _RESEND = _UNSEND.format(
     which="queue = %s AND dispatch IS NOT NULL AND dispatched_at < now() - make_interval(secs => %s)"
     " AND NOT EXISTS (SELECT FROM dispatches d WHERE d.id = dispatch)"
+    " AND (NOT %s OR yields AND EXISTS (SELECT FROM task_state faster WHERE faster.status = 'running'"
+    " AND faster.worker IS NOT NULL AND faster.queue = task_state.queue"
+    " AND faster.wire > task_state.wire AND faster.dispatched_at > task_state.dispatched_at))"
 )
 
 
@@ -123,7 +134,13 @@ def take(tx: Transaction, items: Sequence[Take]) -> list[int]:
 
 def _take(tx: Transaction, item: Take) -> int:
     """Stamp rows, or find those that an earlier commit of unknown outcome has stamped: unpublished."""
-    some = {"queue": item.queue, "wanted": item.limit, "window": item.window, "dispatch": item.dispatch}
+    some = {
+        "queue": item.queue,
+        "wanted": item.limit,
+        "window": item.window,
+        "gone_after": item.gone_after,
+        "dispatch": item.dispatch,
+    }
     rows = tx.named(_TAKEN, some) if item.tried else []
     item.tried = True
     rows = rows or tx.named(_TAKE, some | dice(item.limit))
@@ -170,4 +187,4 @@ def reopen(tx: Transaction, items: Sequence[Reopen]) -> list[int]:
 
 def resend(tx: Transaction, items: Sequence[Resend]) -> list[int]:
     """Make rows ready again whose message got lost; how many."""
-    return [tx.made_ready(len(tx.rows(_RESEND, item.queue, item.seconds))) for item in items]
+    return [tx.made_ready(len(tx.rows(_RESEND, item.queue, item.seconds, item.overtaken))) for item in items]

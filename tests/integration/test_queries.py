@@ -18,7 +18,7 @@ from tasks.ledger import Ledger
 from tasks.queries import Queries
 from tasks.records import Event, Page, Task, TaskFilter
 from tasks.states import is_legal
-from tasks.values import Advance, Claimed, Complete, NewTask, TaskError, TaskType
+from tasks.values import Advance, Backlog, Claimed, Complete, NewTask, TaskError, TaskType
 from tests.support.waiting import eventually
 
 OOPS = TaskError("actor_error", "RuntimeError: oops", "Traceback …")
@@ -517,7 +517,8 @@ def test_the_backlog_is_what_nobody_has_published(record: Record) -> None:
 
     record.ledger.take("mail", 1, 900).result(10)
 
-    assert record.queries.backlog() == {"default": 6, "mail": 0}
+    assert record.queries.backlog() == {"default": Backlog(6, 0), "mail": Backlog(0, 1)}
+    assert record.queries.backlog(["mail"]) == {"mail": Backlog(0, 1)}
 
 
 def test_batches_of_publishers_that_are_gone_are_orphans(record: Record) -> None:
