@@ -66,6 +66,8 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     tags: Annotated[tuple[Tag, ...], Meta(max_length=50)] = ()
     depends_on: Annotated[tuple[UUID, ...], Meta(max_length=1_000)] = ()
     on_dependency_failure: Literal["fail", "wait"] = "fail"
+    unique_key: str | None = None
+    callback_url: str | None = None
 
 
 def order_of(request: TaskRequest, *, user_id: str, created_by: str) -> Order:
@@ -94,6 +96,8 @@ def order_of(request: TaskRequest, *, user_id: str, created_by: str) -> Order:
         tags=request.tags,
         depends_on=request.depends_on,
         on_dependency_failure=request.on_dependency_failure,
+        unique_key=request.unique_key,
+        callback_url=request.callback_url,
     )
 
 

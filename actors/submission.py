@@ -11,15 +11,19 @@ import msgspec
 
 from tasks.errors import InvalidField
 from tasks.ids import new_id
-from tasks.names import check_queue
+from tasks.names import check_callback_url, check_queue, check_unique_key
 from tasks.ports import Questions, Verbs
-from tasks.values import Accepted, NewTask, Once
+from tasks.values import Accepted, NewTask, Once, TaskType
 
 REFRESH_SECONDS = 1.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller asks for; None leaves it to the type's policy. ``delay`` and ``timeout`` are seconds."""
+    """What a caller asks for; None leaves it to the type's policy. ``delay`` and ``timeout`` are seconds.
+
+    Of a pipeline, ``max_retries``, ``timeout`` and ``backoff`` hold for every stage, and go before the
+    stages' own policies. Of all tasks of a ``user_id`` with the same ``unique_key`` there is one.
+    """
 
     task_type: str
     payload: Any = msgspec.field(default_factory=dict)
@@ -38,6 +42,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: str = "fail"
+    unique_key: str | None = None
+    callback_url: str | None = None
+    parent_id: UUID | None = None
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -89,33 +96,35 @@ class Submission:
         self._queries = queries
         self._defaults = defaults
         self._checks = dict(checks or {})
-        self._declared: dict[str, str] = {}
+        self._declared: dict[str, TaskType] = {}
         self._declared_at = -REFRESH_SECONDS
 
     def prepare(self, order: Order, of: Submittable | None = None) -> list[NewTask]:
         """The tasks of an order: one, or a run and its first stage. Reads, but records nothing.
 
-        ``of`` is what is asked for, if the caller has it in hand; else it is found by the order's type.
+        ``of`` is what is asked for, if the caller has it in hand; else it is found by the order's type. A
+        pipeline that only other processes know is a run without stages: a clock that knows it begins it.
 
         Raises:
           InvalidField: the type is unknown (code unknown_task_type), or the payload does not fit it.
         """
-        if order.queue_name is not None:
-            check_queue(order.queue_name)
+        _check_names(order)
         if order.task_type in self._checks:
             payload = self._checks[order.task_type](order)
             order = msgspec.structs.replace(order, payload=payload)
         known = of or self._catalogue.get(order.task_type)
         if known is not None:
             return known.tasks(order, self._defaults)
-        return [task_of(order, self._defaults, self._queue_elsewhere(order.task_type))]
+        elsewhere = self._declared_elsewhere(order.task_type)
+        return [task_of(order, self._defaults, elsewhere.queue_name, is_run=elsewhere.is_pipeline)]
 
     def record(
         self, prepared: Sequence[Sequence[NewTask]], *, once: Once | None = None, patience: float | None = 2.0
     ) -> Future[list[Accepted]]:
         """Commit prepared orders, all or nothing; the first task of each is the one that was asked for.
 
-        With ``once`` a repeated request records nothing and gets what the first one asked for.
+        With ``once`` a repeated request records nothing and gets what the first one asked for. In the place
+        of a task whose unique key another one has is that one, without the stages of its own.
 
         Raises:
           InvalidField: the tasks depend on each other in a circle. The future raises as `Ledger.submit` does.
@@ -125,8 +134,8 @@ class Submission:
         asked = [one[0].id for one in prepared]
         return self._ledger.submit(tasks, once=once, asked=asked, patience=patience)
 
-    def _queue_elsewhere(self, task_type: str) -> str:
-        """The queue of a type that only other processes know."""
+    def _declared_elsewhere(self, task_type: str) -> TaskType:
+        """A type that only other processes know."""
         if task_type not in self._declared and time.monotonic() - self._declared_at > REFRESH_SECONDS:
             self._declared = self._queries.task_types()
             self._declared_at = time.monotonic()
@@ -169,7 +178,26 @@ def task_of(
         depends_on=order.depends_on,
         on_dependency_failure=order.on_dependency_failure,
         is_run=is_run,
+        unique_key=order.unique_key,
+        callback_url=order.callback_url,
+        parent_id=order.parent_id,
+        overrides=_overrides(order) if is_run else None,
     )
+
+
+def _overrides(order: Order) -> dict[str, Any] | None:
+    """What an order says for all stages of a run; None if it leaves everything to their policies."""
+    asked = {"max_retries": order.max_retries, "timeout": order.timeout, "backoff": order.backoff}
+    return {name: value for name, value in asked.items() if value is not None} or None
+
+
+def _check_names(order: Order) -> None:
+    if order.queue_name is not None:
+        check_queue(order.queue_name)
+    if order.unique_key is not None:
+        check_unique_key(order.unique_key)
+    if order.callback_url is not None:
+        check_callback_url(order.callback_url)
 
 
 def _refuse_circles(tasks: Sequence[NewTask]) -> None:

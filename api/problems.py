@@ -12,7 +12,7 @@ from actors.errors import Permanent
 from api.errors import TooLarge, Unparsable, UnsupportedMedia
 from api.middleware import HEADER, request_id
 from api.schemas import FieldError, Problem
-from tasks.errors import CallboardError, Conflict, InvalidField, NotFound, Unavailable
+from tasks.errors import CallboardError, Conflict, InvalidField, NotFound, QueueFull, Unavailable
 
 log = logging.getLogger("callboard.api")
 
@@ -24,6 +24,7 @@ STATUSES: dict[type[CallboardError], int] = {
     InvalidField: 422,
     NotFound: 404,
     Conflict: 409,
+    QueueFull: 429,
     Unavailable: 503,
     Unparsable: 400,
     TooLarge: 413,
@@ -52,7 +53,7 @@ async def _own(req: Request, resp: Response, error: CallboardError, params: dict
     if status is None:
         await _unexpected(req, resp, error, params)
         return
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         resp.set_header("Retry-After", RETRY_AFTER_SECONDS)
     fields = error.errors if isinstance(error, InvalidField) else ()
     _answer(req, resp, status, error.code, error.message, [FieldError(*one) for one in fields])

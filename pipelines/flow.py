@@ -12,7 +12,7 @@ import msgspec
 
 from actors.submission import Defaults
 from pipelines.steps import Composed, start
-from tasks.states import CANCELLED, COMPLETED, FAILED
+from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED
 from tasks.values import Advance, Claimed, NewTask, RunState, StageState
 
 #: The key under which a `pipelines.composition.Done` is kept.
@@ -61,7 +61,10 @@ def settle(
         return ended
     if any(stage.status != COMPLETED for stage in run.stages):
         return None
-    place, value = -1, run.task.payload  # without a stage: the first one maps an empty list
+    if not run.stages and run.status == BLOCKED:
+        return None
+    # Without a stage: submitted by a process that does not know the pipeline, or its first one maps nothing.
+    place, value = -1, run.task.payload
     if run.stages:
         place = max(pipeline.position(stage.stage) for stage in run.stages)
         step = pipeline.steps[place]
@@ -105,6 +108,7 @@ def _template(finished: Claimed) -> NewTask:
         project_id=finished.project_id,
         kb_id=finished.kb_id,
         tags=tuple(finished.tags),
+        overrides=finished.overrides,
     )
 
 

@@ -56,14 +56,17 @@ def _task(
     pipeline: Composed, run: NewTask, step: Step, index: int, payload: Any, defaults: Defaults
 ) -> NewTask:
     policy = step.actor.policy
+    asked = run.overrides or {}
+    max_retries = asked.get("max_retries", policy.max_retries)
+    timeout = asked.get("timeout", policy.timeout)
     return NewTask(
         task_type=pipeline.type_of(step.name),
         queue_name=policy.queue,
         payload=payload,
         priority=run.priority,
-        max_retries=defaults.max_retries if policy.max_retries is None else policy.max_retries,
-        backoff=policy.backoff,
-        timeout=defaults.timeout if policy.timeout is None else policy.timeout,
+        max_retries=defaults.max_retries if max_retries is None else max_retries,
+        backoff=asked.get("backoff", policy.backoff),
+        timeout=defaults.timeout if timeout is None else timeout,
         delay=run.delay,
         run_at=run.run_at,
         user_id=run.user_id,
@@ -76,4 +79,5 @@ def _task(
         run_id=run.id,
         stage=step.name,
         stage_index=index,
+        overrides=run.overrides,
     )

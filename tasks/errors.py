@@ -61,6 +61,19 @@ class Conflict(CallboardError):
     code = "conflict"
 
 
+class QueueFull(CallboardError):
+    """The queue ``queue`` has no room for a submission; nothing was stored. Try again later."""
+
+    code = "queue_full"
+
+    def __init__(self, queue: str, *, room: int, asked: int) -> None:
+        super().__init__(
+            f"The queue {queue} has room for {room} more, and {asked} were submitted: nothing was stored."
+            " Try again when some are done, or raise its max_size."
+        )
+        self.queue = queue
+
+
 class Unavailable(CallboardError):
     """Postgres cannot be reached or cannot write; nothing was stored. Try again in a moment."""
 

@@ -38,6 +38,9 @@ class TaskRow(Model):
     stage_index = IntegerField(null=True)
     depends_on: Any = ArrayField(UUIDField, index=False)
     run_at = DateTimeTZField(null=True)
+    unique_key = TextField(null=True)
+    callback_url = TextField(null=True)
+    overrides: Any = BinaryJSONField(null=True, index=False)
     created_at = DateTimeTZField()
 
     class Meta:
@@ -52,6 +55,8 @@ class StateRow(Model):
     id = UUIDField(primary_key=True)
     status = TextField()
     queue = TextField(null=True)
+    is_stage = BooleanField()
+    run_queue = TextField(null=True)
     rank = DoubleField()
     tenant = IntegerField()
     priority = SmallIntegerField()
@@ -148,6 +153,12 @@ class QueueRow(Model):
     """A named queue."""
 
     name = TextField(primary_key=True)
+    concurrency = IntegerField()
+    rate_limit: Any = BinaryJSONField(null=True, index=False)
+    max_size = IntegerField(null=True)
+    paused = BooleanField()
+    created_at = DateTimeTZField()
+    updated_at = DateTimeTZField()
 
     class Meta:
         """The table's name."""

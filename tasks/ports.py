@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage
-from tasks.values import Accepted, Advance, Claimed, Complete, NewTask, Once, RunState, TaskError
+from tasks.values import Accepted, Advance, Claimed, Complete, NewTask, Once, RunState, TaskError, TaskType
 
 
 class Verbs(Protocol):
@@ -100,7 +100,7 @@ class Questions(Protocol):
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself."""
 
-    def task_types(self) -> dict[str, str]:
+    def task_types(self) -> dict[str, TaskType]:
         """Every type that some process has declared, with its queue."""
 
     def queue_names(self) -> list[str]:

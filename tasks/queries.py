@@ -15,7 +15,7 @@ from tasks.errors import InvalidField
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage
 from tasks.states import BLOCKED, QUEUED, RETRYING, SCHEDULED
-from tasks.values import Backlog, Claimed, NewTask, RunState, StageState
+from tasks.values import Backlog, Claimed, NewTask, RunState, StageState, TaskType
 
 EXACT_UP_TO = 10_000
 #: What a task of a state waits for.
@@ -127,10 +127,10 @@ class Queries:
         with session(self._database):
             return [row.name for row in QueueRow.select().order_by(QueueRow.name)]
 
-    def task_types(self) -> dict[str, str]:
-        """Every type that some process has declared, with its queue."""
+    def task_types(self) -> dict[str, TaskType]:
+        """Every type that some process has declared, by its name."""
         with session(self._database):
-            return {row.name: row.queue_name for row in TypeRow.select()}
+            return {row.name: TaskType(row.name, row.queue_name, row.is_pipeline) for row in TypeRow.select()}
 
     def backlog(self, queues: Sequence[str] | None = None) -> dict[str, Backlog]:
         """What is ready and unclaimed in these queues, or in all; what waits is counted up to a thousand."""
@@ -255,6 +255,8 @@ def _as_asked(row: Any) -> NewTask:
         max_retries=row.max_retries,
         backoff=row.backoff,
         timeout=row.timeout,
+        overrides=row.overrides,
+        run_at=row.run_at,
         user_id=row.user_id,
         project_id=row.project_id,
         kb_id=row.kb_id,
@@ -310,7 +312,7 @@ def _task(row: Any, served: Served | None) -> Task:
 _UNSETTLED = """
 (SELECT r.id FROM task_state r
  WHERE r.queue IS NULL AND r.status IN ('scheduled', 'blocked', 'queued', 'running')
-   AND (NOT EXISTS (
+   AND (r.status <> 'blocked' AND NOT EXISTS (
             SELECT FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = r.id
             AND s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying'))
         OR EXISTS (

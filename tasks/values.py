@@ -16,7 +16,10 @@ DEFAULT_PRIORITY = 5
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as it is asked for. ``delay`` and ``timeout`` are seconds; ``payload`` is any JSON value."""
+    """A task as it is asked for. ``delay`` and ``timeout`` are seconds; ``payload`` is any JSON value.
+
+    ``overrides`` is what the order of a run says for all stages: ``max_retries``, ``timeout``, ``backoff``.
+    """
 
     task_type: str
     queue_name: str
@@ -40,6 +43,9 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: str = "fail"
     is_run: bool = False
+    unique_key: str | None = None
+    callback_url: str | None = None
+    overrides: dict[str, Any] | None = None
 
 
 class TaskType(msgspec.Struct, frozen=True):
@@ -135,6 +141,7 @@ class Claimed(msgspec.Struct, frozen=True):
     run_id: UUID | None
     stage: str | None
     stage_index: int | None
+    overrides: dict[str, Any] | None = None
     suspect: bool = False
     snapshot: int = 0
     state: Json | None = None

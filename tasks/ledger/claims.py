@@ -63,7 +63,7 @@ _TAKEN = """
 _RETURNED = """
     s.id, s.token, s.attempt, s.failures, s.deaths, t.task_type, s.queue, t.payload::text, t.max_retries,
     t.backoff, t.timeout, t.priority, t.user_id, t.project_id, t.kb_id, t.tags, t.run_id, t.stage,
-    t.stage_index, s.suspect, s.snapshot"""
+    t.stage_index, t.overrides, s.suspect, s.snapshot"""
 
 _CLAIM = f"""
 WITH wanted AS (

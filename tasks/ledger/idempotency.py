@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from tasks.errors import Conflict
+from tasks.ledger.locks import try_lock
 from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.values import Once
 
@@ -17,9 +18,6 @@ class Prune(msgspec.Struct, frozen=True):
     """Forget the keys that are older than a day."""
 
 
-# Whoever does not get it goes into the next group: waiting for another process's key could deadlock with it.
-_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
-
 # One that is over counts as absent, whether it was pruned or not.
 _CLAIM = f"""
 INSERT INTO idempotency_keys AS k (caller, route, key, fingerprint, task_ids) VALUES (%s, %s, %s, %s, %s)
@@ -30,6 +28,8 @@ RETURNING key"""
 
 _FIRST = """
 SELECT fingerprint, task_ids FROM idempotency_keys WHERE caller = %s AND route = %s AND key = %s"""
+
+_GIVE_BACK = "DELETE FROM idempotency_keys WHERE caller = %s AND route = %s AND key = %s"
 
 _PRUNE = f"""
 WITH old AS (
@@ -45,7 +45,7 @@ def first_ids(tx: Transaction, once: Once, ids: Sequence[UUID]) -> list[UUID] | 
 
     Else SKIPPED while another process has the key in hand, or a Conflict of contents.
     """
-    if not tx.rows(_LOCK, f"{once.caller} {once.route} {once.key}")[0][0]:
+    if not try_lock(tx, [f"{once.caller} {once.route} {once.key}"]):
         return SKIPPED
     if tx.rows(_CLAIM, once.caller, once.route, once.key, once.fingerprint, list(ids)):
         return list(ids)
@@ -55,6 +55,11 @@ def first_ids(tx: Transaction, once: Once, ids: Sequence[UUID]) -> list[UUID] | 
     return Conflict(
         "This Idempotency-Key was used with another body: repeat that body, or take a new key.",
     )
+
+
+def give_back(tx: Transaction, once: Once) -> None:
+    """Forget a key that this transaction has just taken: its submission is not recorded."""
+    tx.execute(_GIVE_BACK, once.caller, once.route, once.key)
 
 
 def prune(tx: Transaction, items: Sequence[Prune]) -> list[None]:

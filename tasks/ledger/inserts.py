@@ -19,15 +19,16 @@ WITH input AS MATERIALIZED (
         id uuid, task_type text, queue_name text, priority smallint, payload jsonb, max_retries integer,
         backoff jsonb, timeout float8, delay float8, run_at timestamptz, user_id text, project_id text,
         kb_id text, created_by text, tags text[], parent_id uuid, run_id uuid, stage text,
-        stage_index integer, depends_on uuid[], on_dependency_failure text, is_run boolean),
+        stage_index integer, depends_on uuid[], on_dependency_failure text, is_run boolean, unique_key text,
+        callback_url text, overrides jsonb),
     LATERAL (SELECT coalesce(r.run_at, now() + make_interval(secs => r.delay)) AS due) AS when_due
 ), task AS (
     INSERT INTO tasks (id, task_type, queue_name, priority, payload, max_retries, backoff, timeout, run_at,
         user_id, project_id, kb_id, created_by, tags, parent_id, run_id, stage, stage_index, depends_on,
-        on_dependency_failure)
+        on_dependency_failure, unique_key, callback_url, overrides)
     SELECT id, task_type, queue_name, priority, coalesce(payload, 'null'), max_retries, backoff, timeout,
         CASE WHEN due > now() THEN due END, user_id, project_id, kb_id, created_by, tags, parent_id,
-        run_id, stage, stage_index, depends_on, on_dependency_failure
+        run_id, stage, stage_index, depends_on, on_dependency_failure, unique_key, callback_url, overrides
     FROM input ON CONFLICT DO NOTHING RETURNING id, created_at, run_at
 ), open AS MATERIALIZED (
     SELECT q.name, q.room FROM unnest(%(open)s::text[], %(rooms)s::integer[]) AS q(name, room)
@@ -51,11 +52,11 @@ WITH input AS MATERIALIZED (
         WHERE sent.queue = queue_name AND sent.rank < l.rank AND sent.wire < l.wire
         AND (sent.tenant = l.tenant OR NOT sent.yields))
 ), state AS (
-    INSERT INTO task_state (id, status, queue, ready_at, rank, tenant, priority, dispatch, dispatched_at,
-        wire, yields)
+    INSERT INTO task_state (id, status, queue, is_stage, run_queue, ready_at, rank, tenant, priority, dispatch,
+        dispatched_at, wire, yields)
     SELECT input.id,
         CASE WHEN id = ANY(%(blocked)s) THEN 'blocked' WHEN due > now() THEN 'scheduled' ELSE 'queued' END,
-        CASE WHEN NOT is_run THEN queue_name END,
+        CASE WHEN NOT is_run THEN queue_name END, run_id IS NOT NULL, CASE WHEN is_run THEN queue_name END,
         greatest(due, now()), input.rank, input.tenant, input.priority,
         CASE WHEN leaving.wire IS NOT NULL THEN %(stamp)s::bigint END,
         CASE WHEN leaving.wire IS NOT NULL THEN now() END,

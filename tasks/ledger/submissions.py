@@ -1,14 +1,17 @@
 """The verb submit: record what callers ask for, each submission whole or not at all."""
 
 from collections.abc import Sequence
+from typing import cast
 from uuid import UUID
 
 import msgspec
 
+from tasks.ledger import idempotency
 from tasks.ledger.dependencies import Needs, link, lock_needs
-from tasks.ledger.idempotency import first_ids
 from tasks.ledger.inserts import insert_tasks
+from tasks.ledger.room import Rooms
 from tasks.ledger.transaction import Transaction
+from tasks.ledger.uniqueness import Holders
 from tasks.values import Accepted, NewTask, Once
 
 
@@ -20,17 +23,32 @@ class Submit(msgspec.Struct, frozen=True):
     asked: Sequence[UUID] = ()
 
 
+class _Plan(msgspec.Struct, frozen=True):
+    """A submission whose unique keys are settled: what is new of it, and what it is answered with."""
+
+    new: Sequence[NewTask]
+    answer: list[UUID]
+    asked: list[UUID]
+    once: Once | None
+
+
 _READ = """
 SELECT t.id, s.status, t.created_at, t.run_at FROM tasks t JOIN task_state s USING (id)
 WHERE t.id = ANY(%s)"""
 
 
 def submit(tx: Transaction, items: Sequence[Submit]) -> list[object]:
-    """Record submissions: the accepted tasks of each, an error, or SKIPPED while a dependency is locked."""
-    needs = lock_needs(tx, [task for item in items for task in item.tasks])
-    answers = [needs.objection(item.tasks) or _ids_to_answer(tx, item) for item in items]
+    """Record submissions: the accepted tasks of each, an error, or SKIPPED while others are in the way."""
+    holders = Holders(tx, (task for item in items for task in item.tasks))
+    plans = [_plan(item, holders) for item in items]
+    new = [task for plan in plans if isinstance(plan, _Plan) for task in plan.new]
+    needs, rooms = lock_needs(tx, new), Rooms(tx, new)
+    answers = [_answer(tx, plan, needs, rooms) if isinstance(plan, _Plan) else plan for plan in plans]
     first = [
-        task for item, ids in zip(items, answers, strict=True) if ids == _ids(item) for task in item.tasks
+        task
+        for plan, ids in zip(plans, answers, strict=True)
+        if isinstance(plan, _Plan) and ids is plan.answer
+        for task in plan.new
     ]
     accepted = _record(tx, first, needs)
     known = {one for ids in answers if isinstance(ids, list) for one in ids}
@@ -42,16 +60,44 @@ def submit(tx: Transaction, items: Sequence[Submit]) -> list[object]:
     ]
 
 
-def _ids(item: Submit) -> list[UUID]:
-    return [task.id for task in item.tasks]
+def _plan(item: Submit, holders: Holders) -> _Plan | object:
+    """What is to be recorded: not the tasks whose unique key another one has, nor the stages of such runs."""
+    settled = holders.replacements(item.tasks)
+    if not isinstance(settled, dict):
+        return settled
+    replaced = cast(dict[UUID, UUID], settled)
+    if not replaced:
+        return _Plan(item.tasks, [task.id for task in item.tasks], list(item.asked), item.once)
+    asked_for = [task for task in item.tasks if task.run_id not in replaced]
+    new = [_with_needs(task, replaced) for task in asked_for if task.id not in replaced]
+    answer = [replaced.get(task.id, task.id) for task in asked_for]
+    return _Plan(new, answer, [replaced.get(one, one) for one in item.asked], item.once)
 
 
-def _ids_to_answer(tx: Transaction, item: Submit) -> list[UUID] | object:
-    """The tasks that a submission is answered with: its own, or those of the first one with its key."""
-    if item.once is None:
-        return _ids(item)
-    first = first_ids(tx, item.once, item.asked)
-    return _ids(item) if first == list(item.asked) else first
+def _with_needs(task: NewTask, replaced: dict[UUID, UUID]) -> NewTask:
+    if replaced.keys().isdisjoint(task.depends_on):
+        return task
+    needs = tuple(dict.fromkeys(replaced.get(need, need) for need in task.depends_on))
+    return msgspec.structs.replace(task, depends_on=needs)
+
+
+def _answer(tx: Transaction, plan: _Plan, needs: Needs, rooms: Rooms) -> list[UUID] | object:
+    """What a submission is answered with: its own answer (that itself) if it is to be recorded.
+
+    Else the tasks of the first one with its idempotency key, or why it is not recorded now.
+    """
+    objection = needs.objection(plan.new)
+    if objection is not None:
+        return objection
+    first = plan.asked if plan.once is None else idempotency.first_ids(tx, plan.once, plan.asked)
+    if first != plan.asked:
+        return first
+    objection = rooms.objection(plan.new)
+    if objection is None:
+        return plan.answer
+    if plan.once is not None:  # what is refused uses up no key
+        idempotency.give_back(tx, plan.once)
+    return objection
 
 
 def _record(tx: Transaction, tasks: Sequence[NewTask], needs: Needs) -> dict[UUID, Accepted]:

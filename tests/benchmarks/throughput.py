@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipelines.submission import Order
+from actors.submission import Order
 from tests.benchmarks.outcome import Outcome, table
 from tests.support.processes import Installation, installation
 from tests.support.servers import postgres_server, rabbitmq_server

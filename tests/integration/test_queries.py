@@ -504,7 +504,10 @@ def test_types_and_queues_are_declared_again_and_again(record: Record) -> None:
     declare(record.database, [TaskType("work", "default"), TaskType("lengths", "runs", True)])
     declare(record.database, [TaskType("work", "heavy")])
 
-    assert record.queries.task_types() == {"work": "heavy", "lengths": "runs"}
+    assert record.queries.task_types() == {
+        "work": TaskType("work", "heavy"),
+        "lengths": TaskType("lengths", "runs", is_pipeline=True),
+    }
     assert record.queries.queue_names() == ["default", "heavy", "runs"]
 
 
