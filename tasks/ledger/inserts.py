@@ -52,8 +52,8 @@ WITH input AS MATERIALIZED (
         WHERE sent.queue = queue_name AND sent.rank < l.rank AND sent.wire < l.wire
         AND (sent.tenant = l.tenant OR NOT sent.yields))
 ), state AS (
-    INSERT INTO task_state (id, status, queue, is_stage, run_queue, ready_at, rank, tenant, priority, dispatch,
-        dispatched_at, wire, yields)
+    INSERT INTO task_state (id, status, queue, is_stage, run_queue, ready_at, rank, tenant, priority,
+        dispatch, dispatched_at, wire, yields)
     SELECT input.id,
         CASE WHEN id = ANY(%(blocked)s) THEN 'blocked' WHEN due > now() THEN 'scheduled' ELSE 'queued' END,
         CASE WHEN NOT is_run THEN queue_name END, run_id IS NOT NULL, CASE WHEN is_run THEN queue_name END,
