@@ -28,7 +28,7 @@ from api.client_answers import (
     read,
     refusal,
 )
-from tasks.records import Event, Task, TaskPage
+from tasks.records import Event, Queue, QueueStats, Task, TaskPage
 from tasks.states import FINAL
 
 __all__ = [
@@ -155,6 +155,25 @@ class Client:
             if look != before:
                 yield look
             before = look
+
+    # Queues
+
+    def queues(self) -> list[Queue]:
+        """Return all queues, by name."""
+        return list(self._all("/queues", "queues", Queue))
+
+    def queue(self, name: str) -> Queue:
+        """Return one queue."""
+        return read(self._get(_queue_path(name)), Queue)
+
+    def define_queue(self, name: str, **settings: Any) -> Queue:
+        """Make a queue or change it: ``concurrency``, ``rate_limit``, ``max_size``; None leaves one alone."""
+        given = {key: value for key, value in settings.items() if value is not None}
+        return read(self._post("/queues", {"name": name, **given}), Queue)
+
+    def queue_stats(self, name: str) -> QueueStats:
+        """Return how much there is in a queue, and what became of its newest tasks."""
+        return read(self._get(_queue_path(name) + "/stats"), QueueStats)
 
     # Knowledge bases
 
@@ -335,6 +354,10 @@ def _task_path(task_id: TaskId) -> str:
 
 def _kb_path(kb: str) -> str:
     return f"/knowledge-bases/{quote(kb, safe='')}"
+
+
+def _queue_path(name: str) -> str:
+    return f"/queues/{quote(name, safe='')}"
 
 
 def _as_text(value: Any) -> Any:

@@ -8,6 +8,7 @@ from api.resources.documents import Documents
 from api.resources.health import Health
 from api.resources.knowledge_bases import KnowledgeBases
 from api.resources.pipelines import Pipelines
+from api.resources.queues import Queues
 from api.resources.task import OneTask
 from api.resources.tasks import PREFIX, Tasks
 
@@ -24,7 +25,7 @@ def routes(desk: Desk) -> list[Route]:
     """Every address of the API."""
     health, tasks, task = Health(desk), Tasks(desk), OneTask(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
-    documentation = Documentation(desk)
+    queues, documentation = Queues(desk), Documentation(desk)
     table = [
         Route("/health", health),
         Route("/ready", health, "ready"),
@@ -39,6 +40,9 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/tasks/{{task_id}}/result", task, "result"),
         Route(f"{PREFIX}/tasks/{{task_id}}/history", task, "history"),
         Route(f"{PREFIX}/tasks/{{task_id}}/cancel", task, "cancel"),
+        Route(f"{PREFIX}/queues", queues),
+        Route(f"{PREFIX}/queues/{{name}}", queues, "one"),
+        Route(f"{PREFIX}/queues/{{name}}/stats", queues, "stats"),
         Route(f"{PREFIX}/knowledge-bases", knowledge_bases),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}", knowledge_bases, "one"),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/search", knowledge_bases, "search"),

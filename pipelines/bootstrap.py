@@ -21,6 +21,7 @@ from tasks.leases import Lease, Profile
 from tasks.ledger import Ledger
 from tasks.migrations import migrate
 from tasks.queries import Queries
+from tasks.queues import QueueQueries
 from tasks.settings import Settings
 
 
@@ -40,6 +41,7 @@ class Kit:
         self.ledger = Ledger(database_url).start()
         resources.callback(self.ledger.close)
         self.queries = Queries(self.database)
+        self.queues = QueueQueries(self.database)
         self.workshop: Workshop = equip(settings, self.database)
         self.submission = Submission(
             self.catalogue,

@@ -188,20 +188,25 @@ class Queries:
     def _served(self, rows: list[Any]) -> "Served | None":
         if not any(row.state.status == QUEUED for row in rows):
             return None
-        return Served(list(WorkerRow.select().where(WorkerRow.kind == "worker")))
+        workers = list(WorkerRow.select().where(WorkerRow.kind == "worker"))
+        return Served(workers, {row.name for row in QueueRow.select(QueueRow.name).where(QueueRow.paused)})
 
 
 class Served:
-    """Which queues and types the living workers serve."""
+    """Which queues and types the living workers serve, and which queues are paused."""
 
-    def __init__(self, workers: list[Any]) -> None:
+    def __init__(self, workers: list[Any], paused: set[str]) -> None:
         self._queues = {queue for worker in workers for queue in worker.queues}
         self._types = {name for worker in workers for name in worker.types}
+        self._pipelines = {name.rpartition(".")[0] for name in self._types}
+        self._paused = paused
 
     def missing(self, row: Any) -> str | None:
-        """What keeps a queued task waiting, if it is the lack of a worker."""
-        if row.state.queue is None:
-            return None
+        """What keeps a queued task waiting, if it is a paused queue or the lack of a worker."""
+        if row.state.queue is None:  # a run: its stages are claimed, from queues of their own
+            return None if row.task_type in self._pipelines else "no worker for its type"
+        if row.queue_name in self._paused:
+            return "paused"
         if row.task_type not in self._types:
             return "no worker for its type"
         return None if row.queue_name in self._queues else "no worker for its queue"

@@ -94,3 +94,58 @@ class Event(msgspec.Struct, frozen=True):
     message: str | None
     status: Status
     timestamp: datetime
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """At most ``limit`` starts in ``per_seconds``, and up to ``burst`` of them at once."""
+
+    limit: int
+    per_seconds: float
+    burst: int
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """A named queue. ``max_size`` is how many whole tasks may wait in it; None: any number."""
+
+    name: str
+    concurrency: int
+    rate_limit: RateLimit | None
+    max_size: int | None
+    paused: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class Percentiles(msgspec.Struct, frozen=True):
+    """Half of what was measured, and 95 of 100, were no more than this; None: nothing was measured."""
+
+    p50: float | None
+    p95: float | None
+
+
+class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How much there is in a queue, with the stages of runs, and what became of its newest tasks.
+
+    ``size`` is what counts against ``capacity`` (its max_size): whole tasks that wait, and unfinished runs.
+    ``dead`` are open dead letters. ``oldest_age_s`` is how long the oldest ready task has been waiting.
+    ``completed``, ``failed``, ``throughput`` (finished tasks a second) and the milliseconds ``wait_ms`` (from
+    submission to start) and ``run_ms`` are those of the last hour, as far as its newest 10,000 tasks tell.
+    """
+
+    name: str
+    queued: int
+    running: int
+    scheduled: int
+    retrying: int
+    blocked: int
+    completed: int
+    failed: int
+    dead: int
+    size: int
+    capacity: int | None
+    concurrency: int
+    paused: bool
+    oldest_age_s: float | None
+    throughput: float
+    wait_ms: Percentiles
+    run_ms: Percentiles

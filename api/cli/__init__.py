@@ -21,6 +21,7 @@ _COMMANDS = {
     "doctor": Place(_PROCESSES, "Look for what keeps Callboard from working."),
     "submit": Place("api.cli.tasks:submit", "Submit a task."),
     "tasks": Place("api.cli.tasks:tasks", "List, show, watch and cancel tasks."),
+    "queues": Place("api.cli.queues:queues", "List, create and show queues."),
     "kb": Place("api.cli.knowledge:kb", "List, create, show and delete knowledge bases."),
     "ingest": Place("api.cli.ingest:ingest", "Send documents to a knowledge base."),
     "search": Place("api.cli.search:search", "Ask a knowledge base."),

@@ -20,6 +20,7 @@ from tasks.ledger import (
     endings,
     idempotency,
     progress,
+    queues,
     recovery,
     runs,
     snapshots,
@@ -44,6 +45,7 @@ STATEMENTS: dict[str, Statement] = {
     "advance": runs.advance,
     "cancel": endings.cancel,
     "replay": dead_letters.replay,
+    "define": queues.define,
     "submit": submissions.submit,
     "unblock": dependencies.unblock,
     "promote": recovery.promote,
@@ -99,11 +101,13 @@ class Ledger:
     ) -> Future[list[Accepted]]:
         """Record tasks, all or nothing.
 
-        With ``once`` a repeated submission records nothing and gets the ``asked`` tasks of the first one.
+        With ``once`` a repeated submission records nothing and gets the ``asked`` tasks of the first one. A
+        task whose unique key another one has is not recorded, nor are its stages: that one is in its place.
 
         Raises (from the future):
           InvalidField: a task depends on one that does not exist.
           Conflict: the key of ``once`` was used for something else.
+          QueueFull: a queue with a max_size has no room for it.
           Unavailable: Postgres could not record them within ``patience`` seconds.
         """
         size = sum(_size(task.payload) for task in tasks)
@@ -117,6 +121,12 @@ class Ledger:
     def replay(self, dead_letter: UUID, *, patience: float | None = None) -> Future[str]:
         """Run the task of a dead letter again: "replayed", or why not (see `tasks.ledger.dead_letters`)."""
         return self._group.add("replay", dead_letters.Replay(dead_letter), patience=patience)
+
+    def define_queue(
+        self, settings: queues.Define, *, patience: float | None = None
+    ) -> Future[queues.Defined]:
+        """Make a queue, or change the settings of an existing one."""
+        return self._group.add("define", settings, patience=patience)
 
     # --- working ---------------------------------------------------------------------------------
 

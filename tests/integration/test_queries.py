@@ -342,11 +342,24 @@ def test_a_queued_task_says_which_worker_is_missing(record: Record) -> None:
     assert [task.wait_reason for task in record.queries.tasks(TaskFilter(), Page()).tasks] == [None]
 
 
-def test_a_run_waits_for_no_worker_of_its_own(record: Record) -> None:
+def test_a_run_waits_for_a_worker_that_knows_its_stages(record: Record) -> None:
     run_id, (stage, *_) = a_run(record)
+    assert record.task(run_id).wait_reason == "no worker for its type"
+    assert record.task(stage).wait_reason == "no worker for its type"
+
+    record.worker(["default"], ["work", "lengths.measure"])
 
     assert record.task(run_id).wait_reason is None
-    assert record.task(stage).wait_reason == "no worker for its type"
+    assert record.task(stage).wait_reason is None
+
+
+def test_a_queued_task_says_that_its_queue_is_paused(record: Record) -> None:
+    paused, other = record.submit(queue_name="mail"), record.submit()
+    record.worker(["mail", "default"], ["work"])
+    record.sql.execute("UPDATE queues SET paused = true WHERE name = 'mail'")
+
+    assert record.task(paused).wait_reason == "paused"
+    assert record.task(other).wait_reason is None
 
 
 # --- history -----------------------------------------------------------------------------------------

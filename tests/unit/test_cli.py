@@ -45,7 +45,7 @@ def test_help_lists_every_command_without_importing_any() -> None:
     # When help is shown, then nothing heavy was imported and all commands are there
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("up", "worker", "submit", "tasks", "kb", "ingest", "search"):
+    for command in ("up", "worker", "submit", "tasks", "queues", "kb", "ingest", "search"):
         assert f"\n  {command} " in done.stdout
 
 
@@ -194,3 +194,70 @@ def test_commands_are_commands() -> None:
     context = click.Context(main)
     assert isinstance(main.get_command(context, "tasks"), click.Group)
     assert main.get_command(context, "nonsense") is None
+
+
+# --- queues ----------------------------------------------------------------------------------------
+
+MAIL = {
+    "name": "mail",
+    "concurrency": 3,
+    "rate_limit": {"limit": 10, "per_seconds": 60.0, "burst": 10},
+    "max_size": 1_000,
+    "paused": True,
+    "created_at": "2026-01-01T00:00:00Z",
+    "updated_at": "2026-01-01T00:00:00Z",
+}
+IN_MAIL = {
+    "name": "mail",
+    "queued": 2,
+    "running": 1,
+    "scheduled": 3,
+    "retrying": 1,
+    "blocked": 2,
+    "completed": 5,
+    "failed": 4,
+    "dead": 4,
+    "size": 8,
+    "capacity": 1_000,
+    "concurrency": 3,
+    "paused": True,
+    "oldest_age_s": 61.0,
+    "throughput": 0.5,
+    "wait_ms": {"p50": 5.0, "p95": 9.0},
+    "run_ms": {"p50": None, "p95": None},
+}
+
+
+def test_queues_are_listed_with_their_settings() -> None:
+    done = call(Script(ok({"queues": [MAIL], "total": 1})), "queues", "list")
+
+    assert done.exit_code == 0
+    for text in ("mail", "3", "10 in 60 s", "1,000", "paused"):
+        assert text in done.stdout
+
+
+def test_a_queue_is_created_with_the_settings_that_are_given() -> None:
+    server = Script(httpx.Response(201, json=MAIL))
+
+    done = call(server, "queues", "create", "mail", "--concurrency", "3", "--rate", "10")
+
+    assert done.exit_code == 0
+    body = json.loads(server.requests[0].content)
+    assert body == {"name": "mail", "concurrency": 3, "rate_limit": {"limit": 10}}
+    assert call(server, "queues", "create", "mail", "--burst", "3").exit_code == 2
+
+
+def test_a_queue_is_shown_with_what_is_in_it() -> None:
+    done = call(Script(ok(MAIL), ok(IN_MAIL)), "queues", "show", "mail")
+
+    assert done.exit_code == 0
+    assert "mail: concurrency 3, 10 in 60 s, room for 1,000, paused" in done.stdout
+    assert "2 queued" in done.stdout
+    assert "the oldest waits for 1 min 1 s" in done.stdout
+    assert "waited 5 ms (95%: 9 ms), ran ?" in done.stdout
+
+
+def test_a_queue_and_its_statistics_are_one_document_for_programs() -> None:
+    done = call(Script(ok(MAIL), ok(IN_MAIL)), "queues", "show", "mail", "--json")
+
+    assert json.loads(done.stdout)["stats"]["wait_ms"] == {"p50": 5.0, "p95": 9.0}

@@ -1,0 +1,117 @@
+"""Reading the queues: their settings, and what is in them."""
+
+from typing import Any
+
+import msgspec
+from playhouse.pool import PooledPostgresqlDatabase
+
+from tasks.database import session
+from tasks.models import QueueRow
+from tasks.records import Percentiles, Queue, QueueStats, RateLimit
+
+#: How many of a queue's newest tasks tell what became of them lately.
+NEWEST = 10_000
+
+
+class QueueQueries:
+    """All questions about queues, on the database of a `tasks.queries.Queries` (which binds the tables)."""
+
+    def __init__(self, database: PooledPostgresqlDatabase) -> None:
+        self._database = database
+
+    def queues(self, *, limit: int, offset: int) -> tuple[list[Queue], int]:
+        """A part of the queues, by name, and how many there are in all."""
+        with session(self._database):
+            rows = QueueRow.select().order_by(QueueRow.name).limit(limit).offset(offset)
+            return [_queue(row) for row in rows], QueueRow.select().count()
+
+    def queue(self, name: str) -> Queue | None:
+        """A queue, or None if there is none of this name."""
+        with session(self._database):
+            row = QueueRow.get_or_none(QueueRow.name == name)
+            return None if row is None else _queue(row)
+
+    def stats(self, name: str) -> QueueStats | None:
+        """What is in a queue, or None if there is none of this name.
+
+        What waits and runs is counted exactly, in indexes of unfinished tasks alone. What became of tasks
+        is seen at the newest 10,000 of the queue: the cost does not grow with the record.
+        """
+        with session(self._database):
+            row = QueueRow.get_or_none(QueueRow.name == name)
+            if row is None:
+                return None
+            waiting: dict[str, int] = dict(self._database.execute_sql(_WAITING, (name,)).fetchall())
+            present = self._database.execute_sql(_PRESENT, {"name": name}).fetchone()
+            lately = self._database.execute_sql(_LATELY, (name, NEWEST, name)).fetchone()
+        return _stats(row, waiting, present, lately)
+
+
+def _queue(row: Any) -> Queue:
+    return Queue(
+        name=row.name,
+        concurrency=row.concurrency,
+        rate_limit=None if row.rate_limit is None else msgspec.convert(row.rate_limit, RateLimit),
+        max_size=row.max_size,
+        paused=row.paused,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _stats(row: Any, waiting: dict[str, int], present: Any, lately: Any) -> QueueStats:
+    running, dead, size, oldest = present
+    completed, failed, throughput, *percentiles = lately
+    return QueueStats(
+        name=row.name,
+        queued=waiting.get("queued", 0),
+        running=running,
+        scheduled=waiting.get("scheduled", 0),
+        retrying=waiting.get("retrying", 0),
+        blocked=waiting.get("blocked", 0),
+        completed=completed,
+        failed=failed,
+        dead=dead,
+        size=size,
+        capacity=row.max_size,
+        concurrency=row.concurrency,
+        paused=row.paused,
+        oldest_age_s=oldest,
+        throughput=throughput,
+        wait_ms=Percentiles(*percentiles[:2]),
+        run_ms=Percentiles(*percentiles[2:]),
+    )
+
+
+_WAITING = """
+SELECT status, count(*) FROM task_state
+WHERE queue = %s AND status IN ('scheduled', 'blocked', 'queued', 'retrying') GROUP BY status"""
+
+# The oldest is found at the ends of the index: that of stages and that of whole tasks.
+_PRESENT = """
+SELECT (SELECT count(*) FROM task_state WHERE queue = %(name)s AND status = 'running'),
+    (SELECT count(*) FROM dead_letters WHERE queue_name = %(name)s AND resolution IS NULL),
+    (SELECT count(*) FROM task_state WHERE queue = %(name)s AND NOT is_stage
+        AND status IN ('scheduled', 'blocked', 'queued', 'retrying'))
+    + (SELECT count(*) FROM task_state WHERE run_queue = %(name)s
+        AND status IN ('scheduled', 'blocked', 'queued', 'running')),
+    extract(epoch FROM now() - least(
+        (SELECT min(ready_at) FROM task_state WHERE queue = %(name)s AND status = 'queued' AND is_stage),
+        (SELECT min(ready_at) FROM task_state WHERE queue = %(name)s AND status = 'queued' AND NOT is_stage)
+    ))::float8"""
+
+_LATELY = """
+WITH newest AS (
+    SELECT id, created_at FROM tasks WHERE queue_name = %s ORDER BY id DESC LIMIT %s
+), ended AS (
+    SELECT s.status, s.finished_at, s.started_at,
+        1000 * extract(epoch FROM s.started_at - newest.created_at)::float8 AS waited,
+        1000 * extract(epoch FROM s.finished_at - s.started_at)::float8 AS ran
+    FROM newest JOIN task_state s USING (id)
+    WHERE s.queue = %s AND s.status IN ('completed', 'failed') AND s.finished_at > now() - interval '1 hour'
+)
+SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),
+    coalesce(count(*) / greatest(extract(epoch FROM now() - min(finished_at))::float8, 1), 0),
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY waited), percentile_cont(0.95) WITHIN GROUP (ORDER BY waited),
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY ran), percentile_cont(0.95) WITHIN GROUP (ORDER BY ran)
+FROM ended"""
