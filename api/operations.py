@@ -15,6 +15,7 @@ from api.schemas import (
     KnowledgeBaseRequest,
     Paged,
     PipelineShape,
+    QueueRequest,
     SearchRequest,
     ServerStatus,
     TaskHistory,
@@ -24,7 +25,7 @@ from api.schemas import (
     UploadFields,
 )
 from pipelines.documents.values import AddedDocument, Document, Hit, KnowledgeBase
-from tasks.records import Task, TaskPage
+from tasks.records import Queue, QueueStats, Task, TaskPage
 
 #: What any operation below the prefix may answer: Postgres is away.
 ALWAYS = (503,)
@@ -149,6 +150,10 @@ OPERATIONS = (
     ),
     Operation("GET /knowledge-bases/{kb_id}/documents/{document_id}", "get_document", {200: Document}),
     Operation("DELETE /knowledge-bases/{kb_id}/documents/{document_id}", "delete_document", {204: None}),
+    Operation("GET /queues", "list_queues", {200: listing("queues", Queue)}, query=Paged),
+    Operation("POST /queues", "define_queue", {200: Queue, 201: Queue}, body=QueueRequest, has_location=True),
+    Operation("GET /queues/{name}", "get_queue", {200: Queue}),
+    Operation("GET /queues/{name}/stats", "get_queue_stats", {200: QueueStats}),
     Operation("GET /pipelines", "list_pipelines", {200: listing("pipelines", PipelineShape)}, query=Paged),
     Operation("GET /pipelines/{name}", "get_pipeline", {200: PipelineShape}),
 )

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from actors.requests import Id, Moment, Name
+from actors.requests import DAY, Id, Moment, Name
 from tasks.records import Event, Status
 from tasks.states import GROUPS, STATES
 

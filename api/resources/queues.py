@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from falcon.asgi import Request, Response
 
-from api import fields
+from actors import fields
 from api.desk import Desk
 from api.media import read_object, render
 from api.parameters import part, read_query
