@@ -34,8 +34,8 @@ def render(resp: Response, value: Any, status: int = 200) -> None:
     resp.data = _encode(value)
 
 
-async def read_object(req: Request, desk: Desk) -> dict[str, Any]:
-    """The body as a JSON object.
+async def read_object(req: Request, desk: Desk, *, or_nothing: bool = False) -> dict[str, Any]:
+    """The body as a JSON object; with ``or_nothing`` no body is as good as an empty object.
 
     Raises:
       UnsupportedMedia, TooLarge, Unparsable: the body cannot be read.
@@ -44,6 +44,10 @@ async def read_object(req: Request, desk: Desk) -> dict[str, Any]:
     if req.content_type is not None and not is_json(req.content_type):
         raise UnsupportedMedia(f"{req.content_type} is not read here: send Content-Type: {JSON}.")
     raw = await _read(req, desk.kit.settings.body_limit)
+    if not raw:
+        if or_nothing:
+            return {}
+        raise Unparsable("The body is empty: send a JSON object.")
     value = parse(raw) if len(raw) <= PARSED_AT_ONCE else await desk.ask(parse, raw)
     if not isinstance(value, dict):
         raise InvalidField.of("body", "must be a JSON object")
@@ -61,8 +65,6 @@ async def _read(req: Request, limit: int) -> bytes:
     raw = b"" if length is not None and length > limit else await req.stream.read(limit + 1)
     if len(raw) > limit or (length is not None and length > limit):
         raise TooLarge(f"The body may have {limit} bytes: send less, or raise CALLBOARD_BODY_LIMIT.")
-    if not raw:
-        raise Unparsable("The body is empty: send a JSON object.")
     return raw
 
 

@@ -25,6 +25,7 @@ from api.schemas import (
     UploadFields,
 )
 from pipelines.documents.values import AddedDocument, Document, Hit, KnowledgeBase
+from pipelines.recovery import Recovery
 from tasks.records import Queue, QueueStats, Task, TaskPage
 
 #: What any operation below the prefix may answer: Postgres is away.
@@ -150,6 +151,18 @@ OPERATIONS = (
     ),
     Operation("GET /knowledge-bases/{kb_id}/documents/{document_id}", "get_document", {200: Document}),
     Operation("DELETE /knowledge-bases/{kb_id}/documents/{document_id}", "delete_document", {204: None}),
+    Operation("POST /tasks/{task_id}/retry", "retry_task", {202: Task}, refuses=(409,)),
+    Operation(
+        "POST /tasks/{task_id}/recover", "recover_task", {202: Task}, body=Recovery | None, refuses=(409,)
+    ),
+    Operation(
+        "POST /tasks/{task_id}/derivative",
+        "derive_task",
+        {202: Task},
+        body=TaskRequest | None,
+        once=True,
+        has_location=True,
+    ),
     Operation("GET /queues", "list_queues", {200: listing("queues", Queue)}, query=Paged),
     Operation("POST /queues", "define_queue", {200: Queue, 201: Queue}, body=QueueRequest, has_location=True),
     Operation("GET /queues/{name}", "get_queue", {200: Queue}),

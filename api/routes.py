@@ -7,6 +7,7 @@ from api.resources.documentation import Documentation
 from api.resources.documents import Documents
 from api.resources.health import Health
 from api.resources.knowledge_bases import KnowledgeBases
+from api.resources.moves import Moves
 from api.resources.pipelines import Pipelines
 from api.resources.queues import Queues
 from api.resources.task import OneTask
@@ -24,6 +25,7 @@ class Route(NamedTuple):
 def routes(desk: Desk) -> list[Route]:
     """Every address of the API."""
     health, tasks, task = Health(desk), Tasks(desk), OneTask(desk)
+    moves = Moves(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
     queues, documentation = Queues(desk), Documentation(desk)
     table = [
@@ -40,6 +42,9 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/tasks/{{task_id}}/result", task, "result"),
         Route(f"{PREFIX}/tasks/{{task_id}}/history", task, "history"),
         Route(f"{PREFIX}/tasks/{{task_id}}/cancel", task, "cancel"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/retry", moves, "retry"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/recover", moves, "recover"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/derivative", moves, "derivative"),
         Route(f"{PREFIX}/queues", queues),
         Route(f"{PREFIX}/queues/{{name}}", queues, "one"),
         Route(f"{PREFIX}/queues/{{name}}/stats", queues, "stats"),

@@ -12,6 +12,7 @@ from pipelines.documents.equipment import equip
 from pipelines.documents.library import Library
 from pipelines.documents.stages import Workshop, document_processing
 from pipelines.documents.store.facade import MIGRATIONS as DOCUMENT_MIGRATIONS
+from pipelines.recovery import Recoverer
 from pipelines.settling import Settler
 from tasks import catalogue as record_catalogue
 from tasks.bell import Bell
@@ -50,6 +51,7 @@ class Kit:
             self.defaults,
             checks={document_processing.name: self.workshop.sources.check},
         )
+        self.recoverer = Recoverer(self.catalogue, self.queries, self.defaults)
         self.library = Library(
             self.workshop.store,
             self.workshop.sources,

@@ -92,9 +92,18 @@ class Pipeline:
         Raises:
           InvalidField: it does not fit; the field is named below ``payload``.
         """
-        taken = self.first.actor.payload_type
-        wanted = list[taken] if self.first.batch == 0 else taken  # type: ignore[valid-type]
-        return convert(payload, wanted, "payload")
+        return self.fit(0, payload, "payload")
+
+    def fit(self, place: int, value: Any, field: str) -> Any:
+        """``value`` as what the stage at ``place`` takes, or a list of it if that stage is mapped.
+
+        Raises:
+          InvalidField: it does not fit; the place is named below ``field``.
+        """
+        step = self.steps[place]
+        taken = step.actor.payload_type
+        wanted = list[taken] if step.batch == 0 else taken  # type: ignore[valid-type]
+        return convert(value, wanted, field)
 
     def tasks(self, order: Order, defaults: Defaults) -> list[NewTask]:
         """The run of an order, then the tasks of its first stage.

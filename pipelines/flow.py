@@ -78,7 +78,7 @@ def settle(
     successors, over = start(pipeline, run.task, place + 1, value, defaults)
     if over:
         return Advance(run.id, status=COMPLETED, result=[], round=run.round)
-    return Advance(run.id, successors)
+    return Advance(run.id, successors, round=run.round)
 
 
 def is_done(result: Any) -> bool:

@@ -100,6 +100,12 @@ class Queries:
             state = run.state
             return RunState(run_id, run.task_type, state.status, state.round, _as_asked(run), states)
 
+    def is_run(self, task_id: UUID) -> bool:
+        """Whether a task is a run: a pipeline as a whole."""
+        with session(self._database):
+            run = StateRow.select().where(StateRow.id == task_id, StateRow.queue.is_null())
+            return bool(run.exists())
+
     def is_at_work(self, run_id: UUID) -> bool:
         """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""
         with session(self._database):
@@ -267,6 +273,8 @@ def _as_asked(row: Any) -> NewTask:
         kb_id=row.kb_id,
         created_by=row.created_by,
         tags=tuple(row.tags),
+        run_id=row.run_id,
+        is_run=row.state.queue is None,
     )
 
 

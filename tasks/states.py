@@ -6,15 +6,18 @@
                                       | ^ ^
                                 claim | | +--- release, rescue, lose (nothing is used up by a release)
                                       v |
-       complete <------------------ running --- retry --> retrying --promote--> queued
+       complete <------------------ running --- fail ---> retrying --promote--> queued
        fail     <---------------------+
        cancel   <--- any state that is not final
-       failed   --replay--> queued (an operator's verb: a new round of the same task)
+
+       failed                       --replay, retry--> queued   (operators' verbs: a new round
+       failed, cancelled, completed --recover--------> queued    of the same task)
 
 ``completed``, ``failed`` and ``cancelled`` are final: nothing automatic leaves them. The row of a run (a
 pipeline as a whole) moves by the same table; it is never claimed itself: the first claim of one of its
-stages starts it, and its last stage ends it. The replay of a stage reopens its run, and what the run's
-failure had cancelled.
+stages starts it, and its last stage ends it. A new round of a stage reopens its run, and what the run's
+failure had cancelled; the recovery of a run reopens its stages, or completes one with an output that was
+given.
 """
 
 from typing import Final
@@ -46,16 +49,17 @@ MOVES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "release": (frozenset({RUNNING}), frozenset({QUEUED})),
     "rescue": (frozenset({RUNNING}), frozenset({QUEUED, FAILED})),
     "lose": (frozenset({RUNNING}), frozenset({QUEUED, FAILED})),
-    "retry": (frozenset({RUNNING}), frozenset({RETRYING})),
     "complete": (frozenset({RUNNING}), frozenset({COMPLETED})),
-    "fail": (frozenset({RUNNING}), frozenset({FAILED})),
+    "fail": (frozenset({RUNNING}), frozenset({RETRYING, FAILED})),
     "cancel": (UNFINISHED, frozenset({CANCELLED})),
     "settle": (frozenset({SCHEDULED, BLOCKED, QUEUED, RUNNING}), FINAL),
     "replay": (frozenset({FAILED, CANCELLED}), frozenset({QUEUED, RUNNING})),
+    "retry": (frozenset({FAILED, CANCELLED}), frozenset({QUEUED, RUNNING})),
+    "recover": (FINAL, frozenset({QUEUED, RUNNING, COMPLETED})),
 }
 
 #: The verbs that only people ask for: nothing else leaves a final state.
-BY_OPERATORS: Final = frozenset({"replay"})
+BY_OPERATORS: Final = frozenset({"replay", "retry", "recover"})
 
 
 def is_legal(before: str | None, after: str, *, by_operators: bool = False) -> bool:

@@ -187,7 +187,7 @@ class StageState(msgspec.Struct, frozen=True):
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """A run and its stages, as the flow sees them. A replay of any of them begins another ``round``."""
+    """A run and its stages, as the flow sees them. What operators have run again begins another ``round``."""
 
     id: UUID
     task_type: str
@@ -200,7 +200,7 @@ class RunState(msgspec.Struct, frozen=True):
 class Advance(msgspec.Struct, frozen=True):
     """What the flow decided for a run. ``status`` ends it: completed, failed or cancelled; None goes on.
 
-    An end is decided for one ``round``: a replay that came meanwhile makes it void.
+    It is decided for one ``round``: an operator who opened another one meanwhile makes it void.
     """
 
     run_id: UUID

@@ -50,7 +50,7 @@ class OneTask:
         task = await self._read(task_id, caller)
         outcome = await self._desk.committed(self._desk.kit.ledger.cancel(task.task_id, patience=PATIENCE))
         if outcome == "missing":
-            raise _no_task(task_id)
+            raise no_task(task_id)
         if outcome == "finished":
             raise Conflict("The task is over and cannot be cancelled any more.")
         render(resp, await self._read(task_id, caller), 202)
@@ -58,12 +58,13 @@ class OneTask:
     async def _read(self, task_id: str, caller: Caller) -> Task:
         known = parse_id(task_id)
         if known is None:
-            raise _no_task(task_id)
+            raise no_task(task_id)
         task = await self._desk.ask(self._desk.kit.queries.task, known, owner=caller.owner)
         if task is None:
-            raise _no_task(task_id)
+            raise no_task(task_id)
         return task
 
 
-def _no_task(task_id: str) -> NotFound:
+def no_task(task_id: str) -> NotFound:
+    """What is answered for a task that does not exist, or is another user's."""
     return NotFound(f"There is no task {task_id[:100]}: see GET /api/v1/tasks for those there are.")

@@ -22,6 +22,8 @@ from tasks.ledger import (
     progress,
     queues,
     recovery,
+    restarts,
+    rounds,
     runs,
     snapshots,
     submissions,
@@ -45,6 +47,9 @@ STATEMENTS: dict[str, Statement] = {
     "advance": runs.advance,
     "cancel": endings.cancel,
     "replay": dead_letters.replay,
+    "retry": rounds.retry,
+    "restart": restarts.restart,
+    "restart_run": restarts.restart_run,
     "define": queues.define,
     "submit": submissions.submit,
     "unblock": dependencies.unblock,
@@ -121,6 +126,17 @@ class Ledger:
     def replay(self, dead_letter: UUID, *, patience: float | None = None) -> Future[str]:
         """Run the task of a dead letter again: "replayed", or why not (see `tasks.ledger.dead_letters`)."""
         return self._group.add("replay", dead_letters.Replay(dead_letter), patience=patience)
+
+    def retry(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
+        """Run a failed task again with a new budget: "retried", or why not (see `tasks.ledger.rounds`)."""
+        return self._group.add("retry", rounds.Retry(task_id), patience=patience)
+
+    def recover(
+        self, how: restarts.Restart | restarts.RunRestart, *, patience: float | None = None
+    ) -> Future[str]:
+        """Run what is over again, or a part of a run: "recovered", or why not (`tasks.ledger.restarts`)."""
+        kind = "restart" if isinstance(how, restarts.Restart) else "restart_run"
+        return self._group.add(kind, how, size=_size(how), patience=patience)
 
     def define_queue(
         self, settings: queues.Define, *, patience: float | None = None

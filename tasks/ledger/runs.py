@@ -38,7 +38,7 @@ _UNFINISHED = ("scheduled", "blocked", "queued", "running", "retrying")
 def advance(tx: Transaction, items: Sequence[Advance]) -> list[object]:
     """Apply decisions under the lock of each run: True, False for a run that is over, SKIPPED if locked.
 
-    False too for the end of a round that is over: the run goes on, and is decided about anew.
+    False too for what was decided about an older round: the run goes on, and is decided about anew.
 
     Two settlers of the same run do no harm: a stage is inserted once (unique run, stage, index), and only
     an unfinished run ends.
@@ -54,7 +54,7 @@ def _apply(tx: Transaction, item: Advance, locked: dict[UUID, tuple[str, int]], 
         return SKIPPED if item.run_id in known else False
     status, current_round = locked[item.run_id]
     going_on = status in _UNFINISHED
-    if going_on and item.status is not None and item.round != current_round:
+    if going_on and item.round != current_round:
         return False
     if going_on and item.status is None:
         insert_tasks(tx, item.successors)
@@ -62,7 +62,7 @@ def _apply(tx: Transaction, item: Advance, locked: dict[UUID, tuple[str, int]], 
     if going_on and item.status is not None:
         _end(tx, item)
         locked[item.run_id] = (item.status, current_round)
-    _clear(tx, item.run_id)
+    clear(tx, item.run_id)
     return going_on
 
 
@@ -73,7 +73,7 @@ def _end(tx: Transaction, item: Advance) -> None:
     tx.ended.add(item.run_id)
 
 
-def _clear(tx: Transaction, run_id: UUID) -> None:
+def clear(tx: Transaction, run_id: UUID) -> None:
     """Cancel what a finished run left behind; rows locked now are found by the next sweep."""
     for task_id, before in tx.rows(_CLEAR, run_id):
         tx.ended.add(task_id)

@@ -36,9 +36,10 @@ def test_a_final_state_is_left_by_operators_alone() -> None:
     assert not [(before, after) for before in FINAL for after in STATES if is_legal(before, after)]
 
 
-def test_an_operator_may_have_what_failed_run_again_and_never_what_completed() -> None:
-    assert is_legal(FAILED, QUEUED, by_operators=True)
-    assert not any(is_legal(COMPLETED, after, by_operators=True) for after in STATES)
+def test_an_operator_may_have_what_is_over_run_again_and_never_undo_a_success_otherwise() -> None:
+    assert all(is_legal(before, QUEUED, by_operators=True) for before in FINAL)
+    assert not is_legal(COMPLETED, FAILED, by_operators=True)
+    assert not is_legal(COMPLETED, CANCELLED, by_operators=True)
 
 
 def test_every_state_can_be_reached_from_a_submission() -> None:
