@@ -24,7 +24,9 @@ from playhouse.pool import PooledPostgresqlDatabase
 
 from actors.submission import Defaults
 from pipelines import flow
+from pipelines.catalogue import Catalogue
 from pipelines.composition import Pipeline, stage
+from pipelines.recovery import Recoverer, Recovery
 from tasks.database import connect
 from tasks.ids import new_id
 from tasks.ledger import Ledger
@@ -39,6 +41,8 @@ QUEUE, TYPE, RUN = "default", "work", "lengths"
 TYPES = [TYPE, f"{RUN}.split", f"{RUN}.measure", f"{RUN}.total"]
 OOPS = TaskError("actor_error", "RuntimeError: oops")
 SECONDS = 10
+#: What a task cannot wait for: also one that a recovery of its run has removed.
+BAD = frozenset({"failed", "cancelled", "gone"})
 DEFAULTS = Defaults()
 
 
@@ -58,6 +62,7 @@ def total(lengths: list[int]) -> int:
 
 
 PIPELINE = Pipeline(RUN, split | measure.map() | total)
+CATALOGUE = Catalogue([], [PIPELINE])
 
 
 class World:
@@ -65,6 +70,7 @@ class World:
 
     def __init__(self, database: PooledPostgresqlDatabase, url: str) -> None:
         self.queries = Queries(database)
+        self.recoverer = Recoverer(CATALOGUE, self.queries, DEFAULTS)
         self.workers = [Ledger(url).start(), Ledger(url).start()]
         self.sql = psycopg.connect(url, autocommit=True)
 
@@ -87,6 +93,7 @@ class Expected:
         self.status = status
         self.needs, self.waits = needs, waits
         self.attempt = self.failures = self.deaths = self.snapshot = self.rounds = 0
+        self.state: int | None = None
         self.token: int | None = None
 
 
@@ -163,6 +170,83 @@ class LedgerMachine(RuleBasedStateMachine):
         for one in again:
             self._open_round(one)
 
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        """Retry a task, a run or a stage, twice at once."""
+        failed = sorted(task_id for task_id, one in self.expected.items() if one.status == "failed")
+        if not failed:
+            return
+        task_id = data.draw(st.sampled_from(failed))
+        answers = [worker.retry(task_id) for worker in self.world.workers]
+        outcomes = sorted(answer.result(SECONDS) for answer in answers)
+        run_id = task_id if task_id in self.runs else self._run_of(task_id)
+        if run_id is None:
+            assert outcomes == ["not_failed", "retried"]
+            self._open_round(task_id)
+            return
+        if self.expected[run_id].status in ("cancelled", "completed"):
+            assert outcomes == ["run_is_over"] * 2
+            return
+        assert outcomes == ["not_failed", "retried"]
+        run_failed = self.expected[run_id].status == "failed"
+        fallen = ("failed", "cancelled") if run_failed else ("failed",)
+        again = [one for one in self._stages(run_id) if self.expected[one].status in fallen]
+        for one in [*again, *([run_id] if run_failed else [])]:
+            self._open_round(one)
+
+    @rule(data=st.data(), afresh=st.booleans())
+    def recover(self, data: st.DataObject, afresh: bool) -> None:
+        """Recover a plain task from its last checkpoint or from the beginning."""
+        states = FINAL if afresh else FINAL - {"completed"}
+        over = [
+            task_id
+            for task_id, one in self.expected.items()
+            if one.status in states and task_id not in self.runs and self._run_of(task_id) is None
+        ]
+        if not over:
+            return
+        task_id = data.draw(st.sampled_from(sorted(over)))
+        self._recover(task_id, Recovery(mode="all" if afresh else "checkpoint"))
+        expected = self.expected[task_id]
+        if afresh:
+            expected.state = None
+            expected.snapshot += expected.snapshot > 0
+        self._open_round(task_id)
+
+    @rule(data=st.data(), mode=st.sampled_from(["failed", "stage", "all"]))
+    def recover_run(self, data: st.DataObject, mode: Any) -> None:
+        """Recover a run: what fell, from a stage on, or as a whole."""
+        states = FINAL - {"completed"} if mode == "failed" else FINAL
+        over = [run_id for run_id in self.runs if self.expected[run_id].status in states]
+        if not over:
+            return
+        run_id = data.draw(st.sampled_from(over))
+        names = self._names(run_id)
+        come_to = [step.name for step in PIPELINE.steps if step.name in names.values()]
+        again = None
+        if mode == "stage":
+            if not come_to:
+                return
+            again = data.draw(st.sampled_from(come_to))
+        self._recover(run_id, Recovery(mode=mode, stage=again))
+        kept = {"failed": come_to, "stage": come_to[: come_to.index(again) + 1] if again else [], "all": []}
+        for one, name in names.items():
+            if name not in kept[mode]:
+                del self.expected[one]
+                self.ended.pop(one, None)
+                self.seen.pop(one, None)
+            elif name == again or self.expected[one].status in ("failed", "cancelled"):
+                self._open_round(one)
+        self._open_round(run_id)
+        self._expect_new(run_id)
+        self._unblock()
+
+    def _recover(self, task_id: UUID, asked: Recovery) -> None:
+        """Recover something, twice at once."""
+        how = [self.world.recoverer.decide(task_id, asked) for _ in self.world.workers]
+        answers = [worker.recover(one) for worker, one in zip(self.world.workers, how, strict=True)]
+        assert sorted(answer.result(SECONDS) for answer in answers) == ["changed", "recovered"]
+
     def _open_round(self, task_id: UUID) -> None:
         expected = self.expected[task_id]
         expected.status = "running" if task_id in self.runs else "queued"
@@ -177,12 +261,12 @@ class LedgerMachine(RuleBasedStateMachine):
             pass
         while moved := [one for one in self.expected.values() if self._moves_on(one)]:
             for one in moved:
-                bad = any(self.expected[need].status in FINAL - {"completed"} for need in one.needs)
+                bad = any(self._known(need).status in BAD for need in one.needs)
                 one.status = "failed" if bad else "queued"
 
     def _moves_on(self, one: Expected) -> bool:
-        states = [self.expected[need].status for need in one.needs]
-        bad = any(state in FINAL - {"completed"} for state in states)
+        states = [self._known(need).status for need in one.needs]
+        bad = any(state in BAD for state in states)
         met = all(state == "completed" for state in states)
         return one.status == "blocked" and (met or (bad and not one.waits))
 
@@ -222,7 +306,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ready = [one for task_id, one in self.expected.items() if self._may_be_claimed(task_id)]
         assert len(fetched) == min(limit, len(ready))
         for claim in fetched:
-            expected = self.expected[claim.id]
+            expected = self._known(claim.id)
             assert expected in ready
             expected.status, expected.token = "running", claim.token
             expected.attempt += 1
@@ -233,7 +317,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 expected.snapshot,
             )
             state = None if claim.state is None else int(bytes(claim.state))
-            assert state == (expected.snapshot or None)
+            assert state == expected.state
             if claim.run_id is not None and self.expected[claim.run_id].status == "queued":
                 self.expected[claim.run_id].status = "running"
         return [(worker, claim) for claim in fetched]
@@ -247,12 +331,12 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(held=claims)
     def checkpoint(self, held: tuple[int, Claimed]) -> None:
         worker, claim = held
-        expected = self.expected[claim.id]
+        expected = self._known(claim.id)
         version = expected.snapshot + 1
         answer = self.world.workers[worker].checkpoint(claim, version, version).result(SECONDS)
         assert answer is self._is_valid(claim)
         if answer:
-            expected.snapshot = version
+            expected.snapshot = expected.state = version
 
     @rule(held=claims)
     def lose(self, held: tuple[int, Claimed]) -> None:
@@ -290,8 +374,8 @@ class LedgerMachine(RuleBasedStateMachine):
         answer = self.world.workers[worker].complete(claim, completion).result(SECONDS)
         # A repeated complete with the same token is answered as the first one was.
         assert answer is self._is_valid(claim, done=("completed",))
-        if self.expected[claim.id].status == "running" and answer:
-            self.expected[claim.id].status = "completed"
+        if self._known(claim.id).status == "running" and answer:
+            self._known(claim.id).status = "completed"
             if claim.run_id is not None:
                 self._expect_new(claim.run_id)
             self._unblock()
@@ -302,7 +386,7 @@ class LedgerMachine(RuleBasedStateMachine):
         retry_in = 3_600.0 if retry else None
         answer = self.world.workers[worker].fail(claim, OOPS, retry_in=retry_in).result(SECONDS)
         assert answer is self._is_valid(claim, done=("failed", "retrying"))
-        expected = self.expected[claim.id]
+        expected = self._known(claim.id)
         if expected.status == "running" and answer:
             expected.status = "retrying" if retry else "failed"
             expected.failures += 1
@@ -314,7 +398,7 @@ class LedgerMachine(RuleBasedStateMachine):
         answer = self.world.workers[worker].release(claim).result(SECONDS)
         assert answer is self._is_valid(claim)
         if answer:
-            expected = self.expected[claim.id]
+            expected = self._known(claim.id)
             expected.status, expected.token = "queued", None
             expected.attempt -= 1
 
@@ -418,6 +502,18 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = self.world.sql.execute("SELECT id FROM tasks WHERE run_id = %s", (run_id,))
         return [row[0] for row in rows]
 
+    def _names(self, run_id: UUID) -> dict[UUID, str]:
+        rows = self.world.sql.execute("SELECT id, stage FROM tasks WHERE run_id = %s", (run_id,))
+        return {row[0]: row[1] for row in rows}
+
+    def _run_of(self, task_id: UUID) -> UUID | None:
+        row = self.world.sql.execute("SELECT run_id FROM tasks WHERE id = %s", (task_id,)).fetchone()
+        assert row is not None
+        return None if row[0] is None else UUID(str(row[0]))
+
+    def _known(self, task_id: UUID) -> Expected:
+        return self.expected.get(task_id) or Expected("gone")
+
     def _expect_new(self, run_id: UUID) -> None:
         """From now on expect what came into being with a step of a run."""
         for task_id in (run_id, *self._stages(run_id)):
@@ -437,7 +533,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _is_valid(self, claim: Claimed, done: tuple[str, ...] = ()) -> bool:
         """Whether a write under this claim is accepted: it holds, or it is the one that ended it."""
-        expected = self.expected[claim.id]
+        expected = self._known(claim.id)
         return expected.token == claim.token and expected.status in ("running", *done)
 
 
