@@ -11,6 +11,8 @@ import msgspec
 from actors.requests import TaskRequest
 from api.schemas import (
     BatchRequest,
+    BulkOutcome,
+    BulkRequest,
     DocumentRequest,
     KnowledgeBaseRequest,
     Paged,
@@ -112,6 +114,8 @@ OPERATIONS = (
     Operation("GET /tasks", "list_tasks", {200: TaskPage}, query=TaskListing),
     Operation("POST /tasks", "submit_task", {202: Task}, body=TaskRequest, once=True, has_location=True),
     Operation("POST /tasks/batch", "submit_tasks", {202: SubmittedTasks}, body=BatchRequest, once=True),
+    Operation("POST /tasks/cancel", "cancel_tasks", {200: BulkOutcome}, body=BulkRequest),
+    Operation("POST /tasks/retry", "retry_tasks", {200: BulkOutcome}, body=BulkRequest),
     Operation("GET /tasks/{task_id}", "get_task", {200: Task}),
     Operation("GET /tasks/{task_id}/status", "get_task_status", {200: TaskStatus}),
     Operation("GET /tasks/{task_id}/progress", "get_task_progress", {200: TaskStatus}),

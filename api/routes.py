@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from api.desk import Desk
+from api.resources.bulk import Bulk
 from api.resources.documentation import Documentation
 from api.resources.documents import Documents
 from api.resources.health import Health
@@ -25,7 +26,7 @@ class Route(NamedTuple):
 def routes(desk: Desk) -> list[Route]:
     """Every address of the API."""
     health, tasks, task = Health(desk), Tasks(desk), OneTask(desk)
-    moves = Moves(desk)
+    moves, bulk = Moves(desk), Bulk(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
     queues, documentation = Queues(desk), Documentation(desk)
     table = [
@@ -36,6 +37,8 @@ def routes(desk: Desk) -> list[Route]:
         Route("/docs/{name}", documentation, "file"),
         Route(f"{PREFIX}/tasks", tasks),
         Route(f"{PREFIX}/tasks/batch", tasks, "batch"),
+        Route(f"{PREFIX}/tasks/cancel", bulk, "cancel"),
+        Route(f"{PREFIX}/tasks/retry", bulk, "retry"),
         Route(f"{PREFIX}/tasks/{{task_id}}", task),
         Route(f"{PREFIX}/tasks/{{task_id}}/status", task, "status"),
         Route(f"{PREFIX}/tasks/{{task_id}}/progress", task, "status"),

@@ -80,6 +80,35 @@ class TaskListing(Paged, frozen=True, kw_only=True):
     stages: bool = False
 
 
+class BulkRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of ``POST /tasks/cancel``, ``/retry`` and ``/delete``: which tasks, and whether to only count.
+
+    ``filter`` has the fields of `TaskListing` but for those of paging; ``status`` may be a list there.
+    """
+
+    filter: dict[str, Any]
+    dry_run: bool = False
+
+
+class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verb did to all tasks that match a filter; with ``dry_run`` what it would have done.
+
+    ``matched`` are all that match, ``eligible`` those of them that the verb is for. Of these so many were
+    ``cancelled``, ``retried`` or ``deleted`` (the others of the three are left out). ``skipped`` counts by
+    reason what matched and was left alone: its state, ``stage``, ``run_is_over``, or what it had become
+    meanwhile. ``more``: there are eligible tasks left, ask again.
+    """
+
+    matched: int
+    eligible: int
+    cancelled: int | msgspec.UnsetType = msgspec.UNSET
+    retried: int | msgspec.UnsetType = msgspec.UNSET
+    deleted: int | msgspec.UnsetType = msgspec.UNSET
+    skipped: dict[str, int]
+    dry_run: bool
+    more: bool
+
+
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The query string of a search."""
 

@@ -67,6 +67,25 @@ class Queries:
         more = len(rows) > page.limit
         return TaskPage([_task(row, served) for row in shown], total, exact, _cursor(shown) if more else None)
 
+    def tally(self, wanted: TaskFilter) -> dict[tuple[str, bool], int]:
+        """How many tasks match, by their state and whether they are stages."""
+        is_stage = TaskRow.run_id.is_null(False)
+        with session(self._database):
+            query = TaskRow.select(StateRow.status, is_stage, fn.COUNT(SQL("1")))
+            query = query.join(StateRow, on=(TaskRow.id == StateRow.id)).where(*_conditions(wanted))
+            rows: Any = query.group_by(StateRow.status, is_stage).tuples()
+            return {(status, stage): count for status, stage, count in rows}
+
+    def ids_after(self, wanted: TaskFilter, after: UUID | None, limit: int) -> list[UUID]:
+        """The ids of the next tasks that match, oldest first; ``after`` is the last one of those before."""
+        conditions = _conditions(wanted)
+        if after is not None:
+            conditions.append(TaskRow.id > after)
+        with session(self._database):
+            query = TaskRow.select(TaskRow.id).join(StateRow, on=(TaskRow.id == StateRow.id))
+            rows: Any = query.where(*conditions).order_by(TaskRow.id).limit(limit).tuples()
+            return [row[0] for row in rows]
+
     def history(self, task_id: UUID) -> list[Event]:
         """Every event of a task, oldest first; empty if there is no such task."""
         with session(self._database):

@@ -67,7 +67,8 @@ class Moves:
         order = _order(parent, body, caller, is_run=is_run)
         prepared = await self._desk.ask(derivatives.prepare, kit.submission, order, parent)
         once = idempotency.read(req, caller, body)
-        (accepted,) = await self._desk.committed(kit.submission.record([prepared], once=once))
+        committed = await self._desk.committed(kit.submission.record([prepared], once=once))
+        accepted = next((one for one in committed if one.id == prepared[0].id), committed[0])
         resp.location = address(accepted.id)
         if accepted.id == prepared[0].id:
             render(resp, as_task(prepared[0], accepted), 202)

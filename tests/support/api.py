@@ -14,6 +14,7 @@ from uuid import UUID
 import falcon.testing
 import msgspec
 
+from actors.definitions import actor
 from api.app import create_app
 from api.desk import Desk
 from pipelines.bootstrap import Kit
@@ -127,6 +128,17 @@ def shout(word: str) -> str:
 
 
 SHOUTING = Pipeline("shouting", gather_words | shout.map())
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    """A payload that takes nothing but its own field."""
+
+    number: int
+
+
+@actor
+def strict(payload: Strict) -> int:
+    return payload.number
 
 
 @contextmanager
