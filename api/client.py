@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
-from uuid import UUID
 
 import httpx
 import msgspec
@@ -28,6 +27,7 @@ from api.client_answers import (
     read,
     refusal,
 )
+from api.client_verbs import TaskId, Verbs, task_path
 from tasks.records import Event, Queue, QueueStats, Task, TaskPage
 from tasks.states import FINAL
 
@@ -49,7 +49,6 @@ __all__ = [
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 T = TypeVar("T")
-TaskId = UUID | str
 Pause = Callable[[float], object]
 
 _PREFIX = "/api/v1"
@@ -60,7 +59,7 @@ _PATIENT = 120.0
 _PAGE = 1_000
 
 
-class Client:
+class Client(Verbs):
     """A Callboard server at ``url``. May be used by several threads at once; close it, or use ``with``.
 
     ``token`` is a JWT or an API key, ``timeout`` the seconds to wait for an answer. ``transport`` replaces
@@ -110,7 +109,7 @@ class Client:
 
     def task(self, task_id: TaskId) -> Task:
         """Return the whole task."""
-        return read(self._get(_task_path(task_id)), Task)
+        return read(self._get(task_path(task_id)), Task)
 
     def tasks(self, **filters: Any) -> TaskPage:
         """Return a page of tasks: ``status``, ``task_type``, ``kb_id``, ``limit``, ``cursor``..."""
@@ -118,19 +117,19 @@ class Client:
 
     def progress(self, task_id: TaskId) -> Progress:
         """Return how far the task is."""
-        return read(self._get(_task_path(task_id) + "/status"), Progress)
+        return read(self._get(task_path(task_id) + "/status"), Progress)
 
     def result(self, task_id: TaskId) -> Any:
         """Return what the task returned; an unfinished one is refused with 409."""
-        return read(self._get(_task_path(task_id) + "/result"), _Result).result
+        return read(self._get(task_path(task_id) + "/result"), _Result).result
 
     def history(self, task_id: TaskId) -> list[Event]:
         """Return the task's events, the oldest first."""
-        return read(self._get(_task_path(task_id) + "/history"), _History).history
+        return read(self._get(task_path(task_id) + "/history"), _History).history
 
     def cancel(self, task_id: TaskId) -> Task:
         """Cancel the task and whatever belongs to its run, and return it."""
-        self._post(_task_path(task_id) + "/cancel")
+        self._post(task_path(task_id) + "/cancel")
         return self.task(task_id)
 
     def wait(self, task_id: TaskId, timeout: float | None = None, *, pause: Pause = time.sleep) -> Task:
@@ -346,10 +345,6 @@ def _credentials(token: str | None) -> dict[str, str]:
         return {}
     # A JWT is three parts with dots between them; anything else is an API key.
     return {"Authorization": f"Bearer {token}"} if token.count(".") == 2 else {"X-API-Key": token}
-
-
-def _task_path(task_id: TaskId) -> str:
-    return f"/tasks/{quote(str(task_id), safe='')}"
 
 
 def _kb_path(kb: str) -> str:

@@ -20,7 +20,7 @@ _COMMANDS = {
     "migrate": Place(_PROCESSES, "Bring the database to this version."),
     "doctor": Place(_PROCESSES, "Look for what keeps Callboard from working."),
     "submit": Place("api.cli.tasks:submit", "Submit a task."),
-    "tasks": Place("api.cli.tasks:tasks", "List, show, watch and cancel tasks."),
+    "tasks": Place("api.cli.tasks:tasks", "List, watch, cancel, retry, recover and delete tasks."),
     "queues": Place("api.cli.queues:queues", "List, create and show queues."),
     "kb": Place("api.cli.knowledge:kb", "List, create, show and delete knowledge bases."),
     "ingest": Place("api.cli.ingest:ingest", "Send documents to a knowledge base."),

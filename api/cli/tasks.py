@@ -1,4 +1,4 @@
-"""``callboard submit`` and ``callboard tasks``: submit tasks, list, show, watch and cancel them."""
+"""``callboard submit`` and ``callboard tasks``: submit tasks, list, show and watch them."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from api.cli import verbs
 from api.cli.errors import BadInput
 from api.cli.progress import show_task
 from api.cli.remote import Remote, client_command
@@ -62,7 +63,7 @@ def submit(
 
 @click.group
 def tasks() -> None:
-    """List, show, watch and cancel tasks."""
+    """List, show and watch tasks, and change what becomes of them."""
 
 
 @tasks.command("list")
@@ -111,18 +112,8 @@ def watch(remote: Remote, task_id: str) -> None:
     _watch(remote, task_id)
 
 
-@tasks.command
-@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
-@client_command
-def cancel(remote: Remote, task_ids: tuple[str, ...]) -> None:
-    """Cancel tasks, and the stages of runs with them."""
-    cancelled = []
-    for task_id in task_ids:
-        task = remote.client.cancel(task_id)
-        cancelled.append(task)
-        remote.say(f"{task.task_id}  {task.status}")
-    if remote.as_json:
-        remote.show_json({"tasks": cancelled})
+for verb in (verbs.cancel, verbs.retry, verbs.recover, verbs.delete, verbs.prune):
+    tasks.add_command(verb)
 
 
 def _watch(remote: Remote, task_id: str) -> None:

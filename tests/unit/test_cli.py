@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import httpx
@@ -114,6 +116,55 @@ def test_several_tasks_are_cancelled() -> None:
     server = Script(*[httpx.Response(202, json={}), ok(task(status="cancelled"))] * 2)
     done = call(server, "tasks", "cancel", TASK_ID, TASK_ID)
     assert done.stdout == f"{TASK_ID}  cancelled\n" * 2
+
+
+def outcome(**counts: Any) -> httpx.Response:
+    whole = {"matched": 3, "eligible": 2, "skipped": {"completed": 1}, "dry_run": False, "more": False}
+    return ok(whole | counts)
+
+
+def test_tasks_are_retried_recovered_and_deleted_by_their_ids() -> None:
+    accepted = httpx.Response(202, json=task())
+    server = Script(accepted, accepted, accepted, httpx.Response(204))
+    assert call(server, "tasks", "retry", TASK_ID).stdout == f"{TASK_ID}  queued\n"
+    call(server, "tasks", "recover", TASK_ID, "--mode", "stage", "--stage", "embed", "--output", "[1]")
+    assert json.loads(server.requests[1].content) == {"mode": "stage", "stage": "embed", "output": [1]}
+    done = call(server, "tasks", "delete", TASK_ID, TASK_ID)
+    assert done.stdout == f"{TASK_ID}  queued\n{TASK_ID}  deleted\n"
+    assert [request.method for request in server.requests[2:]] == ["DELETE"] * 2
+
+
+def test_all_tasks_that_match_are_retried_until_there_are_no_more() -> None:
+    server = Script(outcome(retried=2, more=True), outcome(retried=1))
+    done = call(server, "tasks", "retry", "--status", "failed", "--status", "queued", "--type", "mail")
+    assert done.stdout == "3 tasks retried.\n1 task skipped: completed\n"
+    assert json.loads(server.requests[1].content) == {
+        "filter": {"status": "failed,queued", "task_type": "mail"},
+        "dry_run": False,
+    }
+
+
+def test_a_dry_run_says_what_it_would_be() -> None:
+    done = call(Script(outcome(cancelled=0, dry_run=True)), "tasks", "cancel", "--tag", "a", "--dry-run")
+    assert done.stdout == "2 tasks would be cancelled.\n1 task skipped: completed\n"
+
+
+def test_old_tasks_are_pruned() -> None:
+    server = Script(outcome(deleted=2))
+    done = call(server, "tasks", "prune", "--older-than", "30", "--status", "completed", "--json")
+    body = json.loads(server.requests[0].content)
+    assert server.requests[0].url.path == "/api/v1/tasks/delete"
+    assert body["filter"]["status"] == "completed"
+    age = datetime.now(UTC) - datetime.fromisoformat(body["filter"]["created_before"])
+    assert age.days == 30
+    assert json.loads(done.stdout)["deleted"] == 2
+
+
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",), (TASK_ID, "--tag", "a")])
+def test_which_tasks_are_meant_must_be_said_in_one_way(arguments: tuple[str, ...]) -> None:
+    done = call(Script(), "tasks", "delete", *arguments)
+    assert done.exit_code == 2
+    assert "options that say which tasks are meant" in done.stderr
 
 
 def test_documents_are_ingested_and_counted_for_programs(tmp_path: Path) -> None:

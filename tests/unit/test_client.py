@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -48,6 +49,43 @@ def test_a_payload_that_is_not_given_is_not_sent() -> None:
     server = Script(httpx.Response(202, json=task()))
     client(server).submit("test")
     assert json.loads(server.requests[0].content) == {"task_type": "test"}
+
+
+def test_operators_verbs_are_sent_with_their_words() -> None:
+    server = Script(*[httpx.Response(202, json=task())] * 4, httpx.Response(204))
+    one = client(server)
+    one.retry(TASK_ID)
+    one.recover(TASK_ID, "stage", stage="embed", output=None)
+    one.derivative(TASK_ID, {"a": 1}, idempotency_key="k", priority=3)
+    assert one.delete(TASK_ID) is not None
+    assert one.delete(TASK_ID) is None
+    sent = [(request.method, request.url.path.rpartition("/")[2]) for request in server.requests]
+    assert sent == [
+        *(("POST", "retry"), ("POST", "recover"), ("POST", "derivative")),
+        *[("DELETE", TASK_ID)] * 2,
+    ]
+    bodies = [json.loads(request.content) for request in server.requests[1:3]]
+    assert bodies == [
+        {"mode": "stage", "stage": "embed", "output": None},
+        {"payload": {"a": 1}, "priority": 3},
+    ]
+    assert server.requests[2].headers["Idempotency-Key"] == "k"
+
+
+@pytest.mark.parametrize(
+    ("verb", "word"), [("cancel", "cancelled"), ("retry", "retried"), ("delete", "deleted")]
+)
+def test_a_verb_for_all_that_match_tells_its_counts(verb: str, word: str) -> None:
+    counts = {"matched": 2, "eligible": 1, word: 1, "skipped": {"queued": 1}, "dry_run": False, "more": True}
+    server = Script(httpx.Response(200, json=counts))
+    outcome = getattr(client(server), f"{verb}_many")(
+        tag="a", kb_id=None, created_before=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    assert (getattr(outcome, word), outcome.skipped, outcome.more) == (1, {"queued": 1}, True)
+    assert json.loads(server.requests[0].content) == {
+        "filter": {"tag": "a", "created_before": "2026-01-01T00:00:00+00:00"},
+        "dry_run": False,
+    }
 
 
 def test_filters_that_are_none_are_left_out() -> None:
