@@ -89,7 +89,7 @@ told AS (
 
 _REOPEN = f"""
 WITH again AS (
-    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS a(id uuid, message text)
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS a(id uuid, message text, ticket uuid)
 ), old AS (
     SELECT s.*, again.message AS words FROM task_state s JOIN again USING (id)
 ), {KEPT}, opened AS (
@@ -103,8 +103,10 @@ UPDATE task_state s SET status = CASE WHEN s.queue IS NULL THEN 'running' ELSE '
     updated_at = now(),
     progress = CASE WHEN s.queue IS NULL THEN s.progress ELSE 0 END,
     started_at = CASE WHEN s.queue IS NULL THEN coalesce(s.started_at, now()) END,
-    running_event = CASE WHEN s.queue IS NULL THEN s.running_event END
-FROM tasks t WHERE t.id = s.id AND s.id IN (SELECT id FROM again)"""
+    running_event = CASE WHEN s.queue IS NULL THEN s.running_event END,
+    round = CASE WHEN again.ticket IS NULL THEN s.round ELSE s.round + 1 END,
+    opened_by = coalesce(again.ticket, s.opened_by)
+FROM again JOIN tasks t USING (id) WHERE s.id = again.id"""
 
 
 class Letters:
@@ -216,8 +218,17 @@ def open_rounds(tx: Transaction, openings: Sequence[Opening]) -> None:
     ]
     if letters:
         tx.execute(_RESOLVE, as_json(letters))
-    again = [{"id": task_id, "message": one.message} for one in openings for task_id in one.ids]
+    again = [
+        {"id": task_id, "message": one.message, "ticket": one.ticket if task_id in one.counted else None}
+        for one in openings
+        for task_id in one.ids
+    ]
     tx.execute(_REOPEN, as_json(again), tx.seconds_per_priority)
-    counted = [{"id": task_id, "ticket": one.ticket} for one in openings for task_id in one.counted]
-    tx.execute(_COUNT, as_json(counted))
+    going_on = [
+        {"id": task_id, "ticket": one.ticket}
+        for one in openings
+        for task_id in set(one.counted) - set(one.ids)
+    ]
+    if going_on:  # the run of a stage that failed while others of it still run
+        tx.execute(_COUNT, as_json(going_on))
     tx.made_ready(len(again))

@@ -217,6 +217,25 @@ def test_a_run_waits_together_with_its_first_stage(record: Record) -> None:
     record.becomes(run.id, "queued")
 
 
+def test_a_run_whose_dependency_fails_fails_with_its_first_stage_which_is_the_dead_letter(
+    record: Record,
+) -> None:
+    (claim,) = record.claimed()
+    run = a_task(claim.id, task_type="pipeline", is_run=True)
+    stage = a_task(claim.id, run_id=run.id, stage="first", stage_index=0)
+    record.ledger.submit([run, stage]).result(10)
+    record.ledger.cancel(claim.id).result(10)
+    record.becomes(run.id, "failed")
+    record.becomes(stage.id, "failed")
+    letters = record.sql.execute(
+        "SELECT task_id FROM dead_letters WHERE task_id = ANY(%s)", ([run.id, stage.id],)
+    )
+    assert letters.fetchall() == [(stage.id,)]
+    # And a retry of the run does not wait for the dependency again
+    assert record.ledger.retry(run.id).result(10) == "retried"
+    record.becomes(stage.id, "queued")
+
+
 def test_a_blocked_task_can_be_cancelled(record: Record) -> None:
     (claim,) = record.claimed()
     task_id = record.submit(claim.id)
