@@ -22,6 +22,7 @@ from tasks.ledger import (
     progress,
     queues,
     recovery,
+    removals,
     restarts,
     rounds,
     runs,
@@ -51,6 +52,7 @@ STATEMENTS: dict[str, Statement] = {
     "restart": restarts.restart,
     "restart_run": restarts.restart_run,
     "define": queues.define,
+    "delete": removals.delete,
     "submit": submissions.submit,
     "unblock": dependencies.unblock,
     "promote": recovery.promote,
@@ -143,6 +145,10 @@ class Ledger:
     ) -> Future[queues.Defined]:
         """Make a queue, or change the settings of an existing one."""
         return self._group.add("define", settings, patience=patience)
+
+    def delete(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
+        """Remove a task that is over, with its stages: "deleted", "unfinished", "missing" or "stage"."""
+        return self._group.add("delete", removals.Delete(task_id), patience=patience)
 
     # --- working ---------------------------------------------------------------------------------
 

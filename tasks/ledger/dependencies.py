@@ -64,15 +64,16 @@ INSERT INTO events (task_id, event_id, kind, status, at)
 SELECT id, 1, 'state', 'blocked', created_at FROM tasks WHERE id = ANY(%s) ON CONFLICT DO NOTHING"""
 _DEPENDENTS = "SELECT DISTINCT task_id FROM dependencies WHERE needs = ANY(%s)"
 
-# Which of the blocked tasks can move: all they need is completed, or something of it never will be.
+# Which of the blocked tasks can move: all they need is completed, or something of it never will be. What is
+# gone cannot even be replayed: to wait for it would be in vain.
 _MOVABLE = """
 SELECT s.id FROM task_state s JOIN tasks t USING (id)
 WHERE s.status = 'blocked' AND {which} AND (
     NOT EXISTS (SELECT FROM dependencies d LEFT JOIN task_state n ON n.id = d.needs
         WHERE d.task_id = s.id AND n.status IS DISTINCT FROM 'completed')
-    OR (t.on_dependency_failure = 'fail' AND EXISTS (
-        SELECT FROM dependencies d LEFT JOIN task_state n ON n.id = d.needs
-        WHERE d.task_id = s.id AND (n.status IN ('failed', 'cancelled') OR n.id IS NULL))))
+    OR EXISTS (SELECT FROM dependencies d LEFT JOIN task_state n ON n.id = d.needs
+        WHERE d.task_id = s.id AND (n.id IS NULL
+            OR (t.on_dependency_failure = 'fail' AND n.status IN ('failed', 'cancelled')))))
 ORDER BY s.id LIMIT %s"""
 _ASKED_FOR = _MOVABLE.format(which="s.id = ANY(%s)")
 _ANY = _MOVABLE.format(which="true")
@@ -85,8 +86,8 @@ WITH judged AS (
             CASE WHEN n.id IS NULL THEN 'is gone' WHEN n.status = 'cancelled' THEN 'was cancelled'
             ELSE 'failed' END)
         FROM dependencies d LEFT JOIN task_state n ON n.id = d.needs
-        WHERE d.task_id = s.id AND t.on_dependency_failure = 'fail'
-        AND (n.id IS NULL OR n.status IN ('failed', 'cancelled')) LIMIT 1) AS blame,
+        WHERE d.task_id = s.id AND (n.id IS NULL
+            OR (t.on_dependency_failure = 'fail' AND n.status IN ('failed', 'cancelled'))) LIMIT 1) AS blame,
         EXISTS (SELECT FROM dependencies d LEFT JOIN task_state n ON n.id = d.needs
             WHERE d.task_id = s.id AND n.status IS DISTINCT FROM 'completed') AS waits
     FROM task_state s JOIN tasks t USING (id) WHERE s.id = ANY(%s) AND s.status = 'blocked'
@@ -109,7 +110,8 @@ UPDATE task_state s SET status = next, events = s.events + 1, ready_at = due, up
 FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
 
 _UNLINK = """
-DELETE FROM dependencies d USING task_state s WHERE s.id = d.task_id AND s.status <> 'blocked'"""
+DELETE FROM dependencies d
+WHERE NOT EXISTS (SELECT FROM task_state s WHERE s.id = d.task_id AND s.status = 'blocked')"""
 
 
 def lock_needs(tx: Transaction, tasks: Iterable[NewTask]) -> Needs:
