@@ -10,11 +10,21 @@ from typing import Any
 import msgspec
 
 from actors import backoff, context
-from actors.context import Cancelled, CurrentTask, Drained, Reporter, Resources, Saver, TimedOut
+from actors.context import (
+    Cancelled,
+    CurrentTask,
+    Drained,
+    Reporter,
+    Resources,
+    Saver,
+    Teller,
+    TimedOut,
+    nowhere,
+)
 from actors.definitions import Actor
 from actors.errors import Permanent, RetryAfter
 from actors.interrupts import Interrupts
-from actors.kept import as_kept
+from actors.kept import as_kept, storable
 from actors.registry import Registry
 from tasks.errors import CallboardError, InvalidField
 from tasks.values import Claimed, TaskError
@@ -68,6 +78,7 @@ class Attempts:
         report: Reporter,
         save: Saver,
         *,
+        tell: Teller = nowhere,
         backoff_factor: float = 2.0,
     ) -> None:
         self._registry = registry
@@ -75,6 +86,7 @@ class Attempts:
         self._interrupts = interrupts
         self._report = report
         self._save = save
+        self._tell = tell
         self._backoff_factor = backoff_factor
 
     def run(self, claim: Claimed) -> Judged:
@@ -84,14 +96,14 @@ class Attempts:
             if actor is None:
                 return GivenUp(hand_back=True)
             payload = msgspec.json.decode(claim.payload)
-            current = CurrentTask(claim, payload, self._report, self._save, self._resources)
+            current = CurrentTask(claim, payload, self._report, self._save, self._resources, tell=self._tell)
             context.enter(current)
             result = self._interrupts.run(current, claim.timeout, lambda: actor.run(payload))
             return Completed(_as_builtins(current.result if result is None else result))
         except BaseException as error:
             return self.judge(claim, error)
         finally:
-            context.enter(None)
+            context.leave()
 
     def judge(self, claim: Claimed, error: BaseException) -> Judged:
         """The verdict on an attempt that raised, or that was interrupted from outside."""
@@ -147,13 +159,13 @@ def describe(claim: Claimed, error: BaseException) -> TaskError:
     said = said_by(error)
     message = said if isinstance(error, CallboardError) else f"{type(error).__name__}: {said}"
     trace = _trace(error)[-MOST_TRACEBACK:]
-    name = _storable(type(error).__qualname__)[:MOST_NAME]
-    return TaskError(_code(error), _storable(message)[:MOST_MESSAGE], _storable(trace), name)
+    name = storable(type(error).__qualname__)[:MOST_NAME]
+    return TaskError(_code(error), storable(message)[:MOST_MESSAGE], storable(trace), name)
 
 
 def _code(error: BaseException) -> str:
     try:
-        return _storable(str(error.code)) if isinstance(error, CallboardError) else "actor_error"
+        return storable(str(error.code)) if isinstance(error, CallboardError) else "actor_error"
     except Exception:
         return "actor_error"
 
@@ -179,8 +191,3 @@ def _sensible(seconds: Any) -> float:
         return min(max(0.0, float(seconds)), LONGEST_WAIT)  # in this order, what is not a number becomes 0
     except (TypeError, ValueError, OverflowError):
         return 0.0
-
-
-def _storable(text: str) -> str:
-    """Text without what Postgres cannot keep: NUL and lone surrogates."""
-    return text.replace("\0", "�").encode("utf-8", "replace").decode()

@@ -12,12 +12,16 @@ from uuid import UUID
 import msgspec
 
 from actors.errors import ActorsError
-from actors.kept import as_kept
+from actors.kept import as_kept, storable
+from actors.lines import Lines
 from tasks.values import Claimed
 
 T = TypeVar("T")
 STEP_SECONDS = 0.05
 MOST_STATE_BYTES = 1 << 20
+MOST_PHASE = 200
+MOST_MESSAGE = 4_000
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 class Cancelled(BaseException):
@@ -46,6 +50,18 @@ class Saver(Protocol):
 
     def __call__(self, claim: Claimed, version: int, state: Any) -> "Future[bool]":
         """Save a state under a version; False: the task is not this process's any more."""
+
+
+class Teller(Protocol):
+    """Where lines go that an actor logs."""
+
+    def __call__(self, claim: Claimed, level: str, logger: str, message: str) -> bool:
+        """Take over a line, or refuse it; must not block."""
+
+
+def nowhere(claim: Claimed, level: str, logger: str, message: str) -> bool:
+    """Keep no lines."""
+    return True
 
 
 class Resources:
@@ -77,7 +93,14 @@ class CurrentTask:
     """The task that runs on this thread."""
 
     def __init__(
-        self, claim: Claimed, payload: Any, report: Reporter, save: Saver, resources: Resources
+        self,
+        claim: Claimed,
+        payload: Any,
+        report: Reporter,
+        save: Saver,
+        resources: Resources,
+        *,
+        tell: Teller = nowhere,
     ) -> None:
         self._claim = claim
         self._report = report
@@ -85,9 +108,11 @@ class CurrentTask:
         self._version = claim.snapshot
         self._state = None if claim.state is None else msgspec.json.decode(claim.state)
         self._resources = resources
+        self._lines = Lines(lambda level, logger, text: tell(claim, level, logger, text))
         self._interrupt: BaseException | None = None
-        #: Held while our own code runs on the actor's thread: an interrupt must not be raised in it.
-        self.guard = threading.Lock()
+        #: Held while our own code runs on the actor's thread: an interrupt must not be raised in it. What
+        #: the collector destroys there may log, hence it may be taken again.
+        self.guard = threading.RLock()
         #: One thread of the actor saves at a time: two of them must not take the same version.
         self._saving = threading.Lock()
         self.payload = payload
@@ -153,11 +178,31 @@ class CurrentTask:
             if done is None or not total:
                 raise ValueError("progress takes a percentage, or done and total")
             percent = 100.0 * done / total
-        phase = None if step is None else str(step)
-        said = None if message is None else str(message)
+        phase = None if step is None else storable(str(step)[:MOST_PHASE])
+        said = None if message is None else storable(str(message)[:MOST_MESSAGE])
         details = {"step": phase, "steps_done": done, "steps_total": total} if total else {}
         with self.guard:
             self._report(self._claim, min(100.0, max(0.0, float(percent))), phase, said, details)
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Keep a line with the task; what is logged with `logging` is kept too.
+
+        Raises:
+          ValueError: there is no such level.
+        """
+        if level not in LEVELS:
+            raise ValueError(f"{level!r} is no level: use one of {', '.join(LEVELS)}")
+        self.take_line(level, self._claim.task_type, str(message))
+
+    def take_line(self, level: str, logger: str, text: str) -> None:
+        """Keep a line, unless there are too many; it never raises."""
+        with self.guard, suppress(Exception):
+            self._lines.take(level, logger, text)
+
+    def take_last_line(self) -> None:
+        """Say how many lines were left out, if some were."""
+        with self.guard, suppress(Exception):
+            self._lines.tell_of_the_rest()
 
     @property
     def state(self) -> Any:
@@ -238,3 +283,11 @@ def running_here() -> CurrentTask | None:
 def enter(current: CurrentTask | None) -> None:
     """Set the task of this thread (for the recorded call)."""
     _current.set(current)
+
+
+def leave() -> None:
+    """No task runs on this thread any more."""
+    current = _current.get()
+    _current.set(None)
+    if current is not None:
+        current.take_last_line()

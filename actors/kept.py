@@ -9,6 +9,11 @@ import msgspec
 NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
+def storable(text: str) -> str:
+    """Text without what Postgres cannot keep: NUL and lone surrogates."""
+    return text.replace("\0", "�").encode("utf-8", "replace").decode()
+
+
 def as_kept(value: Any, *, most_bytes: int | None = None) -> Any:
     """A value as JSON gives it back, which is how the record keeps it.
 

@@ -140,21 +140,25 @@ class Worker:
         self._lease.close()
 
     def _runner(self, resources: Resources) -> Runner:
-        report, save = self._report, self._ledger.checkpoint
+        report, save, tell = self._report, self._ledger.checkpoint, self._tell
         attempts = Attempts(
             self._registry,
             resources,
             self._interrupts,
             report,
             save,
+            tell=tell,
             backoff_factor=self._options.backoff_factor,
         )
-        return Runner(self._registry, attempts, self._interrupts, self._children, report, save)
+        return Runner(self._registry, attempts, self._interrupts, self._children, report, save, tell=tell)
 
     def _report(
         self, claim: Claimed, percent: float, phase: str | None, message: str | None, details: dict[str, Any]
     ) -> None:
         self._ledger.report(claim, percent, phase, message, details or None)
+
+    def _tell(self, claim: Claimed, level: str, logger: str, message: str) -> bool:
+        return self._ledger.log(claim, level, logger, message) is not None
 
     def _profile(self) -> Profile:
         queues = list(self._options.queues) or self._registry.queues

@@ -13,6 +13,7 @@ from actors.context import Resources
 from actors.definitions import Actor
 from actors.interrupts import Interrupts
 from actors.isolation.child import Served, end_at_once, obey_the_worker_alone, wire_to_worker
+from actors.logs import TaskLogs
 from actors.registry import Registry
 from pipelines import logs
 from pipelines.catalogue import collect
@@ -74,7 +75,7 @@ def main() -> None:
     """Run what the worker sends, until it ends this process."""
     obey_the_worker_alone()
     settings = Settings.from_env(os.environ)
-    logs.configure(settings, "isolated")
+    logs.configure(settings, "isolated", keep=TaskLogs())
     worker = Served(wire_to_worker(int(sys.argv[1])), end_at_once)
     documents = Documents(settings)
     attempts = Attempts(
@@ -83,6 +84,7 @@ def main() -> None:
         Interrupts().start(),
         worker.report,
         worker.save,
+        tell=worker.tell,
         backoff_factor=settings.backoff_factor,
     )
     worker.serve(attempts)

@@ -40,8 +40,8 @@ class _LineFormatter(logging.Formatter):
         return head.replace("\n", "\\n") + newline + trace
 
 
-def configure(settings: Settings, process: str) -> None:
-    """Send the logs of this process to standard error."""
+def configure(settings: Settings, process: str, *, keep: logging.Handler | None = None) -> None:
+    """Send the logs of this process to standard error, and to ``keep`` too if there is one."""
     handler = logging.StreamHandler(sys.stderr)
     if settings.log_format == "json":
         handler.setFormatter(_JsonFormatter(process))
@@ -49,7 +49,7 @@ def configure(settings: Settings, process: str) -> None:
         line = f"%(asctime)s {process:<9} %(levelname)-7s %(message)s"
         handler.setFormatter(_LineFormatter(line, "%H:%M:%S"))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, *([keep] if keep is not None else [])]
     root.setLevel(settings.log_level.upper())
     for name in NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

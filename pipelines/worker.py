@@ -7,6 +7,7 @@ import threading
 
 from actors.context import Resources
 from actors.isolation.children import Program
+from actors.logs import TaskLogs
 from actors.supervisor import stop_on_signals, stop_with_parent
 from actors.worker import Worker, WorkerOptions
 from pipelines import logs
@@ -30,7 +31,7 @@ def main() -> int:
     stop_with_parent(stop)
     try:
         settings = Settings.from_env(os.environ)
-        logs.configure(settings, "worker")
+        logs.configure(settings, "worker", keep=TaskLogs())
         queues = tuple(filter(None, os.environ.get(QUEUES_VARIABLE, "").split(",")))
         kit = open_kit(settings)
     except CallboardError as error:

@@ -17,7 +17,7 @@ def derive(task: Any, state: Any, attempts: Iterable[Any], events: Iterable[Any]
         found.setdefault(event.event_id, event)
     for row in events:
         found[row.event_id] = Event(
-            row.event_id, row.kind, row.phase, row.progress, row.message, row.status, row.at
+            row.event_id, row.kind, row.phase, row.progress, row.message, row.status, row.at, row.data or None
         )
     return [found[event_id] for event_id in sorted(found)]
 

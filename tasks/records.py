@@ -84,8 +84,8 @@ class TaskPage(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
-class Event(msgspec.Struct, frozen=True):
-    """One entry of a task's history."""
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One entry of a task's history; ``data`` is there where a report or a line says more than its text."""
 
     event_id: int
     kind: str
@@ -94,6 +94,7 @@ class Event(msgspec.Struct, frozen=True):
     message: str | None
     status: Status
     timestamp: datetime
+    data: dict[str, Any] | None = None
 
 
 class RateLimit(msgspec.Struct, frozen=True):

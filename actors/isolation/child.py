@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.attempt import Attempts
-from actors.isolation.wire import Begun, Progress, Ready, Run, Save, Saved, Wire
+from actors.isolation.wire import Begun, Line, Progress, Ready, Run, Save, Saved, Wire
 from tasks.errors import CallboardError
 from tasks.values import Claimed, Json
 
@@ -41,6 +41,11 @@ class Served:
         except (TypeError, ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError):
             return
         self._wire.send(report)
+
+    def tell(self, claim: Claimed, level: str, logger: str, message: str) -> bool:
+        """Tell the worker what an attempt logged."""
+        self._wire.send(Line(claim.token, level, logger, message))
+        return True
 
     def save(self, claim: Claimed, version: int, state: Any) -> "Future[bool]":
         """Have the worker save a state."""

@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import Final
 
 from actors.attempt import Attempts, GivenUp, Judged, Lost, Verdict, said_by
-from actors.context import Reporter, Saver, TimedOut
+from actors.context import Reporter, Saver, Teller, TimedOut, nowhere
 from actors.interrupts import INTERRUPTIONS, Interrupts, Watch
 from actors.isolation.children import Child, ChildDied, Children, NotStarted
-from actors.isolation.wire import Begun, Message, Progress, Ready, Run, Save, Saved
+from actors.isolation.wire import Begun, Line, Message, Progress, Ready, Run, Save, Saved
 from actors.registry import Registry
 from tasks.values import Claimed
 
@@ -34,6 +34,8 @@ class Runner:
         children: Children,
         report: Reporter,
         save: Saver,
+        *,
+        tell: Teller = nowhere,
     ) -> None:
         self._registry = registry
         self._attempts = attempts
@@ -41,6 +43,7 @@ class Runner:
         self._children = children
         self._report = report
         self._save = save
+        self._tell = tell
 
     def run(self, claim: Claimed) -> Verdict:
         """Run a task to its verdict."""
@@ -72,6 +75,8 @@ class Runner:
             message = child.receive(STEP_SECONDS)
             if isinstance(message, Progress) and message.token == claim.token:
                 self._report(claim, message.percent, message.phase, message.message, message.details)
+            elif isinstance(message, Line) and message.token == claim.token:
+                self._tell(claim, message.level, message.logger, message.message)
             elif isinstance(message, Save) and message.token == claim.token:
                 self._relay(child, claim, message)
             elif message == GivenUp(hand_back=True):  # nobody has interrupted it

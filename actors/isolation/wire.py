@@ -1,8 +1,8 @@
 """What a worker and the process that runs a task for it say to each other, over a pair of sockets.
 
 A message is its length, four bytes, and that many bytes of JSON. The child says `Ready` once. The worker
-sends a `Run`; the child answers with `Begun`, any number of `Progress` and `Save`, and one verdict. A `Save`
-gets a `Saved`.
+sends a `Run`; the child answers with `Begun`, any number of `Progress`, `Line` and `Save`, and one verdict.
+A `Save` gets a `Saved`.
 """
 
 import select
@@ -54,6 +54,15 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     details: dict[str, Any]
 
 
+class Line(msgspec.Struct, frozen=True, tag=True):
+    """What the attempt that holds ``token`` logged."""
+
+    token: int
+    level: str
+    logger: str
+    message: str
+
+
 class Save(msgspec.Struct, frozen=True, tag=True):
     """A state that the attempt that holds ``token`` wants to be saved."""
 
@@ -71,7 +80,7 @@ class Saved(msgspec.Struct, frozen=True, tag=True):
     error: tuple[str, str] | None = None
 
 
-Message = Ready | Run | Begun | Progress | Save | Saved | Judged
+Message = Ready | Run | Begun | Progress | Line | Save | Saved | Judged
 
 
 class Wire:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from tasks.herald import EVENTS_CHANNEL, Herald
 from tasks.ids import new_id
 from tasks.ledger import (
     claims,
@@ -32,9 +33,10 @@ from tasks.ledger import (
 from tasks.ledger.group import Group
 from tasks.ledger.order import SECONDS_PER_PRIORITY
 from tasks.ledger.transaction import CANCEL_CHANNEL, READY_CHANNEL, NoOutlet, Outlet, Statement
+from tasks.ledger.unreported import Unreported
 from tasks.values import Accepted, Advance, Arrival, Claimed, Complete, NewTask, Once, Refused, TaskError
 
-__all__ = ["CANCEL_CHANNEL", "READY_CHANNEL", "Ledger", "NoOutlet", "Outlet"]
+__all__ = ["CANCEL_CHANNEL", "EVENTS_CHANNEL", "READY_CHANNEL", "Ledger", "NoOutlet", "Outlet"]
 
 #: The kinds of verbs in the order in which a group executes them: what frees rows comes first.
 STATEMENTS: dict[str, Statement] = {
@@ -78,11 +80,16 @@ class Ledger:
         self, url: str, *, owner: UUID | None = None, seconds_per_priority: float = SECONDS_PER_PRIORITY
     ) -> None:
         self.owner = owner or new_id()
-        self._group = Group(url, STATEMENTS, self.owner, seconds_per_priority=seconds_per_priority)
-        self._reports = Group(url, {"report": progress.report}, self.owner, synchronous=False)
+        self._herald = Herald(url)
+        self._group = Group(
+            url, STATEMENTS, self.owner, self._herald, seconds_per_priority=seconds_per_priority
+        )
+        self._reports = Group(url, {"report": progress.report}, self.owner, self._herald, synchronous=False)
+        self._unreported = Unreported()
 
     def start(self) -> "Ledger":
         """Start the committing threads."""
+        self._herald.start()
         self._group.start()
         self._reports.start()
         return self
@@ -91,6 +98,7 @@ class Ledger:
         """Commit what waits, then stop."""
         self._reports.close()
         self._group.close()
+        self._herald.close()
 
     def publish_through(self, outlet: Outlet) -> None:
         """From now on stamp ready rows for ``outlet`` and hand it their hints after the commit."""
@@ -162,7 +170,8 @@ class Ledger:
 
     def release(self, claim: Claimed) -> Future[bool]:
         """Give a claim back without using up an attempt."""
-        return self._group.add("release", claims.HandBack(claim.id, claim.token))
+        item = claims.HandBack(claim.id, claim.token)
+        return self._unreported.before(claim.token, lambda: self._group.add("release", item))
 
     def postpone(self, arrival: Arrival, seconds: float) -> Future[bool]:
         """Send a task of a type that this worker does not know back for ``seconds``."""
@@ -177,8 +186,21 @@ class Ledger:
         details: dict[str, Any] | None = None,
     ) -> Future[bool]:
         """Record how far an attempt is (0-100)."""
-        item = progress.Report(claim.id, claim.token, progress_, phase, message, details)
-        return self._reports.add("report", item, key=(claim.id, claim.token))
+        return self._report(progress.Report(claim.id, claim.token, progress_, phase, message, details))
+
+    def log(self, claim: Claimed, level: str, logger: str, message: str) -> "Future[bool] | None":
+        """Record a line that an attempt logged; None: too much waits already, and it is left out."""
+        if self._reports.is_crowded:
+            return None
+        data = {"level": level, "logger": logger}
+        return self._report(progress.Report(claim.id, claim.token, None, None, message, data))
+
+    def _report(self, item: progress.Report) -> Future[bool]:
+        key = item.id, item.token
+        size = 200 + len(item.message or "")
+        told = self._reports.add("report", item, size=size, key=key, step=item.step)
+        self._unreported.add(item.token, told)
+        return told
 
     def checkpoint(self, claim: Claimed, version: int, state: Any) -> Future[bool]:
         """Save a state for the next attempt; False: the token was stale and nothing was written."""
@@ -187,19 +209,22 @@ class Ledger:
 
     def complete(self, claim: Claimed, completion: Complete) -> Future[bool]:
         """Finish an attempt with its successors; False: the token was stale and nothing was written."""
-        size = _size(completion)
-        return self._group.add("complete", completion, size=size, rows=1 + len(completion.successors))
+        size, rows = _size(completion), 1 + len(completion.successors)
+        return self._unreported.before(
+            claim.token, lambda: self._group.add("complete", completion, size=size, rows=rows)
+        )
 
     def fail(self, claim: Claimed, error: TaskError, *, retry_in: float | None) -> Future[bool]:
         """End an attempt with an error and retry in so many seconds, or never; False: stale token."""
         item = endings.Fail(
             claim.id, claim.token, error.code, error.message, error.traceback, retry_in, error.error_class
         )
-        return self._group.add("fail", item)
+        return self._unreported.before(claim.token, lambda: self._group.add("fail", item))
 
     def lose(self, claim: Claimed, how: str) -> Future[bool]:
         """The process of its own that ran an attempt died: a death for its task; False: stale token."""
-        return self._group.add("lose", recovery.Lose(claim.id, claim.token, how))
+        item = recovery.Lose(claim.id, claim.token, how)
+        return self._unreported.before(claim.token, lambda: self._group.add("lose", item))
 
     def advance(self, decision: Advance) -> Future[bool]:
         """Apply what the flow decided for a run; False: the run is over."""

@@ -111,7 +111,8 @@ UPDATE task_state SET status = 'running', started_at = now(), updated_at = now()
     events = events + 1, running_event = events + 1
 WHERE id IN (
     SELECT id FROM task_state WHERE id = ANY(%s) AND status IN ('scheduled', 'queued')
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)"""
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING id"""
 
 _RELEASE = """
 WITH back AS (
@@ -145,7 +146,7 @@ FROM locked WHERE s.id = locked.id RETURNING s.id"""
 
 def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
     """Claim what arrived: a Claimed or a Refused for each. The same message twice is claimed once."""
-    claimed = _by_token(tx, tx.rows(_CLAIM, as_json(items), tx.owner))
+    claimed = _by_token(tx, tx.moves(_CLAIM, as_json(items), tx.owner))
     _start_runs(tx, list(claimed.values()))
     missing = [item for item in items if item.token not in claimed]
     if not missing:
@@ -180,12 +181,12 @@ def _fetch(tx: Transaction, item: Fetch) -> list[Any]:
             rows += tx.named(_FETCH_BY_RANK, some)
         elif wanted:
             rows += tx.named(_FETCH_FAIRLY, some | dice(wanted))
-    return rows
+    return tx.moved_by(rows)
 
 
 def release(tx: Transaction, items: Sequence[HandBack]) -> list[object]:
     """Give claims back without using up an attempt: True, False for a stale token, SKIPPED if locked."""
-    released = {row[0] for row in tx.rows(_RELEASE, as_json(items))}
+    released = {row[0] for row in tx.moves(_RELEASE, as_json(items))}
     tx.made_ready(len(released))
     left = _left(tx, "running", "token", [item.id for item in items if item.id not in released])
     return [item.id in released or _skipped(left.get(item.id) == item.token) for item in items]
@@ -193,7 +194,7 @@ def release(tx: Transaction, items: Sequence[HandBack]) -> list[object]:
 
 def postpone(tx: Transaction, items: Sequence[Postpone]) -> list[object]:
     """Send rows of unknown types back with a backoff; it is not a failure."""
-    moved = {row[0] for row in tx.rows(_POSTPONE, as_json(items))}
+    moved = {row[0] for row in tx.moves(_POSTPONE, as_json(items))}
     left = _left(tx, "queued", "dispatch", [item.id for item in items if item.id not in moved])
     return [item.id in moved or _skipped(left.get(item.id) == item.dispatch) for item in items]
 
@@ -222,7 +223,7 @@ def _claimed(row: Sequence[object]) -> Claimed:
 def _start_runs(tx: Transaction, claimed: Sequence[Claimed]) -> None:
     runs = {claim.run_id for claim in claimed if claim.run_id is not None}
     if runs:
-        tx.execute(_START_RUNS, list(runs))
+        tx.moves(_START_RUNS, list(runs))
 
 
 def _refusal(item: Claim, row: Sequence[Any] | None) -> object:

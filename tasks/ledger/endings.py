@@ -76,7 +76,7 @@ WITH input AS (
 )
 UPDATE task_state s SET progress = best.run_progress, phase = best.run_phase, events = s.events + 1,
     updated_at = now()
-FROM locked, best WHERE s.id = locked.id AND best.run_id = s.id"""
+FROM locked, best WHERE s.id = locked.id AND best.run_id = s.id RETURNING s.id"""
 
 _CANCEL = """
 WITH target AS (
@@ -104,7 +104,7 @@ FROM task_state s WHERE s.id = ANY(%s)"""
 def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
     """Finish attempts and create their successors: True, False for a stale token, SKIPPED if locked."""
     rows = [{"id": item.id, "token": item.token, "result": item.result} for item in items]
-    done = {row[0] for row in tx.rows(_COMPLETE, as_json(rows))}
+    done = {row[0] for row in tx.moves(_COMPLETE, as_json(rows))}
     tx.ended |= done
     finished = [item for item in items if item.id in done]
     insert_tasks(tx, [task for item in finished for task in item.successors])
@@ -114,7 +114,7 @@ def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
 
 def fail(tx: Transaction, items: Sequence[Fail]) -> list[object]:
     """End attempts with an error: True, False for a stale token, SKIPPED if locked."""
-    done = dict(tx.rows(_FAIL, as_json(items), tx.seconds_per_priority))
+    done = dict(tx.moves(_FAIL, as_json(items), tx.seconds_per_priority))
     tx.ended.update(task_id for task_id, status in done.items() if status == "failed")
     return _outcomes(tx, items, set(done), expected=("failed", "retrying"))
 
@@ -122,7 +122,7 @@ def fail(tx: Transaction, items: Sequence[Fail]) -> list[object]:
 def cancel(tx: Transaction, items: Sequence[UUID]) -> list[object]:
     """Cancel tasks with the stages of their runs: "cancelled", "finished", "missing", or SKIPPED."""
     ids = list(items)
-    moved = {row[0]: row for row in tx.rows(_CANCEL, ids, ids)}
+    moved = {row[0]: row for row in tx.moves(_CANCEL, ids, ids)}
     tx.ended.update(moved)
     for task_id, before, worker in moved.values():
         if before == "running" and worker is not None:
@@ -144,7 +144,7 @@ def _report_runs(tx: Transaction, finished: Sequence[Complete]) -> None:
         if item.run_id is not None
     ]
     if rows:
-        tx.execute(_RUN_PROGRESS, as_json(rows))
+        tx.moves(_RUN_PROGRESS, as_json(rows))
 
 
 def _outcomes(

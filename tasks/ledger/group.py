@@ -20,6 +20,7 @@ import psycopg
 
 from tasks.database import dial
 from tasks.errors import CallboardError, Unavailable
+from tasks.herald import Herald
 from tasks.ledger import dependencies
 from tasks.ledger.order import SECONDS_PER_PRIORITY
 from tasks.ledger.transaction import SKIPPED, NoOutlet, Outlet, Statement, Transaction
@@ -28,6 +29,8 @@ log = logging.getLogger("callboard.ledger")
 
 MOST_ROWS = 1_000
 MOST_BYTES = 8 << 20
+#: From so many verbs on that wait, steps are not told apart any more (see `Group.add`).
+CROWDED = 10_000
 SKIP_PAUSE = 0.002
 LONGEST_PAUSE = "5s"
 RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -47,6 +50,7 @@ class Verb(msgspec.Struct, eq=False):
     rows: int
     deadline: float | None
     key: Hashable = None
+    step: object = None
     future: Future[Any] = msgspec.field(default_factory=Future)
     taken: bool = False
 
@@ -65,6 +69,7 @@ class Group:
         url: str,
         statements: Mapping[str, Statement],
         owner: UUID,
+        herald: Herald,
         *,
         outlet: Outlet | None = None,
         synchronous: bool = True,
@@ -76,9 +81,10 @@ class Group:
         self._owner = owner
         self._synchronous = synchronous
         self._seconds_per_priority = seconds_per_priority
+        self._herald = herald
         self.outlet: Outlet = outlet or NoOutlet()
         self._waiting: deque[Verb] = deque()
-        self._by_key: dict[Hashable, Verb] = {}
+        self._last: dict[Hashable, Verb] = {}
         self._wake = threading.Condition()
         self._closing = self._closed = False
         self._connection: psycopg.Connection[Any] | None = None
@@ -110,26 +116,33 @@ class Group:
         rows: int = 1,
         patience: float | None = None,
         key: Hashable = None,
+        step: object = None,
     ) -> Future[Any]:
         """Queue a verb. Its future fails with Unavailable after ``patience`` seconds without Postgres.
 
-        Of verbs with the same ``key`` only the newest is kept while they wait, and they share a future.
+        Of verbs with the same ``key`` that follow each other and are of the same ``step`` (None never is)
+        only the newest is kept while they wait, and they share a future.
         """
         deadline = None if patience is None else time.monotonic() + patience
-        verb = Verb(kind, item, size, rows, deadline, key)
+        verb = Verb(kind, item, size, rows, deadline, key, step)
         with self._wake:
             if self._closed:
                 _refuse([verb], Unavailable("The process is stopping; nothing is recorded any more."))
                 return verb.future
-            waiting = self._by_key.get(key) if key is not None else None
-            if waiting is not None:
-                waiting.item = item
-                return waiting.future
+            last = self._last.get(key) if step is not None else None
+            if last is not None and last.step is not None and (last.step == step or self.is_crowded):
+                last.item = item
+                return last.future
             if key is not None:
-                self._by_key[key] = verb
+                self._last[key] = verb
             self._waiting.append(verb)
             self._wake.notify()
         return verb.future
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether very much waits, because Postgres is slow or away."""
+        return len(self._waiting) >= CROWDED
 
     def _run(self) -> None:
         while (verbs := self._next_group()) is not None:
@@ -151,7 +164,8 @@ class Group:
             size = rows = 0
             while self._waiting and rows < MOST_ROWS and size <= MOST_BYTES:
                 verb = self._waiting.popleft()
-                self._by_key.pop(verb.key, None)
+                if self._last.get(verb.key) is verb:
+                    del self._last[verb.key]
                 if verb.take():
                     verbs.append(verb)
                     size += verb.size
@@ -162,7 +176,7 @@ class Group:
         with self._wake:
             verbs = list(self._waiting)
             self._waiting.clear()
-            self._by_key.clear()
+            self._last.clear()
             return verbs
 
     def _commit(self, verbs: list[Verb]) -> None:
@@ -224,7 +238,7 @@ class Group:
             self._record_dispatch(tx)
         self._failures = 0
         self._known_queues |= tx.queues_seen
-        self._tell(connection, tx)
+        self._tell(tx)
         return [outcomes[id(verb)] for verb in verbs]
 
     def _by_kind(self, verbs: list[Verb]) -> Iterator[tuple[str, list[Verb]]]:
@@ -238,17 +252,13 @@ class Group:
         for dispatch in sorted({one.dispatch for one in tx.publications}):
             tx.execute(_OPEN, dispatch, self._owner)
 
-    def _tell(self, connection: psycopg.Connection[Any], tx: Transaction) -> None:
+    def _tell(self, tx: Transaction) -> None:
         by_dispatch = sorted(tx.publications, key=lambda one: one.dispatch)
         for dispatch, publications in groupby(by_dispatch, key=lambda one: one.dispatch):
             self.outlet.publish(dispatch, list(publications))
         for kind, item, rows in tx.follow_ups:
             self.add(kind, item, rows=rows)
-        try:
-            for channel, text in tx.notices:
-                connection.execute("SELECT pg_notify(%s, %s)", (channel, text))
-        except CONNECTION_LOST:
-            log.info("a notice was lost with its connection; who waits for it polls too")
+        self._herald.tell(tx.notices, tx.moved)
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:

@@ -81,7 +81,7 @@ _STILL_HELD = "SELECT id, token FROM task_state WHERE id = ANY(%s) AND status = 
 
 def promote(tx: Transaction, items: Sequence[Promote]) -> list[int]:
     """Make due tasks ready; how many."""
-    return [tx.made_ready(len(tx.rows(_PROMOTE, item.limit))) for item in items]
+    return [tx.made_ready(len(tx.moves(_PROMOTE, item.limit))) for item in items]
 
 
 def rescue(tx: Transaction, items: Sequence[Rescue]) -> list[int]:
@@ -113,7 +113,7 @@ def lose(tx: Transaction, items: Sequence[Lose]) -> list[object]:
 
 
 def _lose(tx: Transaction, rows: Sequence[dict[str, Any]]) -> set[UUID]:
-    moved = tx.rows(_LOSE, as_json(rows))
+    moved = tx.moves(_LOSE, as_json(rows))
     tx.ended.update(task_id for task_id, status in moved if status == "failed")
     tx.made_ready(len(moved))
     return {row[0] for row in moved}

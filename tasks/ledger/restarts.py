@@ -100,7 +100,7 @@ UPDATE task_state s SET status = 'completed', result = given.output, error = NUL
     failures = 0, deaths = 0, suspect = false, token = NULL, worker = NULL, dispatch = NULL,
     dispatched_at = NULL, events = s.events + 1, started_at = NULL, running_event = NULL,
     finished_at = now(), updated_at = now()
-FROM given WHERE s.id = given.id"""
+FROM given WHERE s.id = given.id RETURNING s.id"""
 
 _REWIND = "UPDATE task_state SET progress = %s, phase = %s WHERE id = %s"
 
@@ -212,5 +212,5 @@ def _remove(tx: Transaction, ids: Sequence[UUID]) -> None:
 def _give(tx: Transaction, given: dict[UUID, Any]) -> None:
     """Complete stages with outputs that people gave."""
     if given:
-        tx.execute(_GIVE, as_json([{"id": one, "output": output} for one, output in given.items()]))
+        tx.moves(_GIVE, as_json([{"id": one, "output": output} for one, output in given.items()]))
         tx.ended.update(given)

@@ -106,7 +106,8 @@ UPDATE task_state s SET status = CASE WHEN s.queue IS NULL THEN 'running' ELSE '
     running_event = CASE WHEN s.queue IS NULL THEN s.running_event END,
     round = CASE WHEN again.ticket IS NULL THEN s.round ELSE s.round + 1 END,
     opened_by = coalesce(again.ticket, s.opened_by)
-FROM again JOIN tasks t USING (id) WHERE s.id = again.id"""
+FROM again JOIN tasks t USING (id) WHERE s.id = again.id
+RETURNING s.id"""
 
 
 class Letters:
@@ -223,7 +224,7 @@ def open_rounds(tx: Transaction, openings: Sequence[Opening]) -> None:
         for one in openings
         for task_id in one.ids
     ]
-    tx.execute(_REOPEN, as_json(again), tx.seconds_per_priority)
+    tx.moves(_REOPEN, as_json(again), tx.seconds_per_priority)
     going_on = [
         {"id": task_id, "ticket": one.ticket}
         for one in openings

@@ -16,7 +16,7 @@ _END = """
 UPDATE task_state SET status = %s, result = %s::jsonb, error = %s::jsonb,
     progress = CASE WHEN %s = 'completed' THEN 100 ELSE progress END,
     events = events + 1, finished_at = now(), updated_at = now(), started_at = coalesce(started_at, now())
-WHERE id = %s"""
+WHERE id = %s RETURNING id"""
 
 _CLEAR = """
 WITH locked AS (
@@ -69,13 +69,13 @@ def _apply(tx: Transaction, item: Advance, locked: dict[UUID, tuple[str, int]], 
 def _end(tx: Transaction, item: Advance) -> None:
     result = None if item.status != "completed" else as_json(item.result)
     error = None if item.error is None else as_json(item.error)
-    tx.execute(_END, item.status, result, error, item.status, item.run_id)
+    tx.moves(_END, item.status, result, error, item.status, item.run_id)
     tx.ended.add(item.run_id)
 
 
 def clear(tx: Transaction, run_id: UUID) -> None:
     """Cancel what a finished run left behind; rows locked now are found by the next sweep."""
-    for task_id, before in tx.rows(_CLEAR, run_id):
+    for task_id, before in tx.moves(_CLEAR, run_id):
         tx.ended.add(task_id)
         if before == "running":
             tx.notify(CANCEL_CHANNEL, str(task_id))

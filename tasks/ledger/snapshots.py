@@ -55,7 +55,7 @@ def checkpoint(tx: Transaction, items: Sequence[Checkpoint]) -> list[object]:
     rows = [
         {"id": item.id, "token": item.token, "version": item.version, "state": item.state} for item in items
     ]
-    saved = set(tx.rows(_SAVE, as_json(rows), KEPT_VERSIONS))
+    saved = set(tx.moves(_SAVE, as_json(rows), KEPT_VERSIONS))
     left = [item.id for item in items if (item.id, item.version) not in saved]
     held = {row[0]: row[1:] for row in tx.rows(_REREAD, left)} if left else {}
     return [_outcome(item, saved, held.get(item.id)) for item in items]

@@ -67,6 +67,8 @@ class Transaction:
         self.follow_ups: list[tuple[str, Any, int]] = []
         self.queues_seen: set[str] = set()
         self.notices: list[tuple[str, str]] = []
+        #: Tasks that have new events here: who follows them is told.
+        self.moved: set[UUID] = set()
 
     def rows(self, sql: str, *params: Any) -> list[Any]:
         """Execute a statement that returns rows."""
@@ -75,6 +77,15 @@ class Transaction:
     def named(self, sql: str, params: Mapping[str, Any]) -> list[Any]:
         """Execute a statement with named parameters that returns rows."""
         return self.cursor.execute(sql, params).fetchall()
+
+    def moves(self, sql: str, *params: Any) -> list[Any]:
+        """Execute a statement that gives tasks new events and returns rows; each begins with a task's id."""
+        return self.moved_by(self.rows(sql, *params))
+
+    def moved_by(self, rows: list[Any]) -> list[Any]:
+        """Remember the tasks that rows begin with: they have new events. Gives the rows back."""
+        self.moved.update(row[0] for row in rows)
+        return rows
 
     def execute(self, sql: str, *params: Any) -> None:
         """Execute a statement whose rows, if any, do not matter."""

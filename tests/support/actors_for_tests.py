@@ -391,3 +391,75 @@ fragile_numbers = Pipeline("fragile_numbers", make_list | fragile.map() | add_up
 lingering = Pipeline("lingering", linger)
 doubled_numbers = Pipeline("doubled_numbers", make_list | doubled | add_up)
 fatal_numbers = Pipeline("fatal_numbers", make_list | fatal | add_up)
+
+
+class Speech(msgspec.Struct):
+    """What to say: so many lines, at once."""
+
+    key: str
+    lines: int = 1
+
+
+def speak(payload: Speech) -> None:
+    for number in range(1, payload.lines + 1):
+        log.info("line %d about %s", number, payload.key)
+
+
+@actor
+def speaker(payload: Speech) -> None:
+    """Log lines."""
+    speak(payload)
+
+
+@actor(isolated=True)
+def speaker_alone(payload: Speech) -> None:
+    """Log lines from a process of its own."""
+    speak(payload)
+
+
+@actor
+def gossip(payload: Speech) -> None:
+    """Log what is kept and what is not, in all ways that there are."""
+    log.debug("too small to be kept")
+    logging.getLogger("callboard.worker").warning("our own affairs")
+    log.warning("a NUL \0 and half a pair \ud800")
+    log.info("x" * 10_000)
+    log.info("these %d arguments do not fit", "wrong")
+    try:
+        raise RuntimeError("caught")
+    except RuntimeError:
+        log.exception("it went wrong")
+    current_task().log(f"the last word about {payload.key}", level="error")
+
+
+class Stairs(msgspec.Struct):
+    """Steps to report, of so many, as fast as it goes; after each one a line if ``aloud``."""
+
+    key: str
+    steps: int
+    flights: int = 1
+    aloud: bool = False
+
+
+@actor
+def staircase(payload: Stairs) -> None:
+    """Report every step of every flight, without a pause."""
+    for flight in range(payload.flights):
+        for step in range(1, payload.steps + 1):
+            current_task().progress(step=f"flight {flight}", done=step, total=payload.steps)
+            if payload.aloud:
+                log.info("step %d", step)
+
+
+@actor(isolated=True)
+def staircase_alone(payload: Stairs) -> None:
+    """Report every step from a process of its own."""
+    for step in range(1, payload.steps + 1):
+        current_task().progress(step="alone", done=step, total=payload.steps)
+
+
+@actor(max_retries=0)
+def loud_failure(payload: Speech) -> None:
+    """Log a line, then fail."""
+    log.info("about to fail")
+    raise RuntimeError("as said")
