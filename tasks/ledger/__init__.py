@@ -31,8 +31,15 @@ from tasks.ledger import (
     submissions,
 )
 from tasks.ledger.group import Group
-from tasks.ledger.order import SECONDS_PER_PRIORITY
-from tasks.ledger.transaction import CANCEL_CHANNEL, READY_CHANNEL, NoOutlet, Outlet, Statement
+from tasks.ledger.transaction import (
+    CANCEL_CHANNEL,
+    EVENTS_CHANNEL,
+    READY_CHANNEL,
+    SECONDS_PER_PRIORITY,
+    NoOutlet,
+    Outlet,
+    Statement,
+)
 from tasks.ledger.unreported import Unreported
 from tasks.values import Accepted, Advance, Arrival, Claimed, Complete, NewTask, Once, Refused, TaskError
 

@@ -2,12 +2,13 @@
 
 import secrets
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from tasks.ledger.order import READY, SEVERAL_TENANTS, candidates, dice
+from tasks.ledger.order import READY, SPARE, STILL_READY, candidates_of, choose, find, has_several_tenants
 from tasks.ledger.snapshots import with_states
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 from tasks.values import Claimed, Json, Refused
@@ -84,18 +85,18 @@ RETURNING {_RETURNED}"""
 
 _RUNNABLE = f"t.task_type = ANY(%(types)s) AND NOT {_RUN_IS_OVER}"
 
-# As long as one tenant alone has work there is nothing to be fair about.
 _FETCH_BY_RANK = f"""
 WITH ready AS (
     SELECT s.id FROM task_state s JOIN tasks t USING (id) WHERE {READY} AND {_RUNNABLE}
     ORDER BY s.rank LIMIT %(wanted)s FOR NO KEY UPDATE OF s SKIP LOCKED
 ){_FETCHED}"""
 
-_FETCH_FAIRLY = f"""
-WITH RECURSIVE sent AS (SELECT 0 AS tenant, 0 AS n WHERE false),
-{candidates("JOIN tasks t USING (id)", _RUNNABLE)}, ready AS (
-    SELECT s.id FROM placed JOIN task_state s USING (id) WHERE {READY}
-    ORDER BY placed.place, placed.by_rank LIMIT %(wanted)s FOR NO KEY UPDATE OF s SKIP LOCKED
+_, _CANDIDATES = candidates_of("JOIN tasks t USING (id)", _RUNNABLE)
+
+_FETCH_CHOSEN = f"""
+WITH ready AS (
+    SELECT s.id FROM task_state s WHERE s.id = ANY(%(chosen)s) AND {STILL_READY}
+    ORDER BY array_position(%(chosen)s, s.id) LIMIT %(wanted)s FOR NO KEY UPDATE SKIP LOCKED
 ){_FETCHED}"""
 
 _HELD = f"""
@@ -177,10 +178,12 @@ def _fetch(tx: Transaction, item: Fetch) -> list[Any]:
     for queue in item.queues:
         wanted = item.limit - len(rows)
         some = {"queue": queue, "types": item.types, "wanted": wanted, "token": item.token, "owner": tx.owner}
-        if wanted and not tx.named(SEVERAL_TENANTS, some)[0][0]:
+        if wanted and not has_several_tenants(tx, queue):
             rows += tx.named(_FETCH_BY_RANK, some)
         elif wanted:
-            rows += tx.named(_FETCH_FAIRLY, some | dice(wanted))
+            found = choose(find(tx, _CANDIDATES, queue, wanted, item.types))
+            chosen = [one.task.id for one in islice(found, wanted + SPARE)]
+            rows += tx.named(_FETCH_CHOSEN, some | {"chosen": chosen})
     return tx.moved_by(rows)
 
 

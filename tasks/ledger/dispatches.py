@@ -1,10 +1,11 @@
 """The verbs of the dispatcher: take, take_dead, close, reopen and resend."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from tasks.ledger.order import MOST_LEVEL, READY, candidates, dice
+from tasks.ledger.order import SPARE, STILL_READY, Sent, candidates_of, choose, find, fit, has_several_tenants
 from tasks.ledger.transaction import Transaction
 from tasks.values import DeadLetter, Hint
 
@@ -63,36 +64,30 @@ _HINT = "s.id, t.task_type, s.queue, s.wire, s.dispatch"
 _LETTER = """d.id, d.task_id, d.task_type, d.queue_name, d.attempt, d.code, d.message, d.traceback,
     d.dispatch"""
 
-# Messages of a queue overtake each other by their priority. It is the level of their task, but none overtakes
-# what has the better rank, unless that is one of the many tasks of another tenant: it yields.
+_BY_RANK, _FAIRLY = candidates_of()
+
+_SENT = """
+SELECT tenant, yields, wire, min(rank), count(*) FROM task_state
+WHERE queue = %(queue)s AND status = 'queued' AND dispatch IS NOT NULL AND wire IS NOT NULL
+    AND coalesce(dispatched_at > now() - make_interval(secs => %(gone_after)s::float8), true)
+GROUP BY 1, 2, 3"""
+
 _TAKE = f"""
-WITH RECURSIVE wire AS MATERIALIZED (
-    SELECT s.tenant, s.yields, s.wire, min(s.rank) AS rank, count(*) AS n FROM task_state s
-    WHERE s.queue = %(queue)s AND s.status = 'queued' AND s.dispatch IS NOT NULL
-        AND coalesce(s.dispatched_at > now() - make_interval(secs => %(gone_after)s::float8), true)
-    GROUP BY 1, 2, 3
-), sent AS (SELECT tenant, sum(n)::integer AS n FROM wire GROUP BY 1), {candidates()}, leveled AS (
-    SELECT p.id, p.place, p.by_rank, p.yields, CASE WHEN p.early THEN {MOST_LEVEL} ELSE
-        greatest(0, least({MOST_LEVEL}, p.level, (SELECT min(w.wire) FROM wire w
-            WHERE w.rank < p.rank AND (w.tenant = p.tenant OR NOT w.yields)))) END AS wire
-    FROM placed p
-), fitting AS (
-    SELECT * FROM (
-        SELECT l.*, row_number() OVER (ORDER BY place, by_rank) AS turn,
-            (SELECT coalesce(sum(w.n), 0) FROM wire w WHERE w.wire >= l.wire) AS ahead
-        FROM leveled l) AS numbered
-    WHERE turn + ahead <= %(window)s
-), ready AS (
-    SELECT s.id, f.turn, f.wire, f.yields FROM fitting f JOIN task_state s USING (id) WHERE {READY}
-    ORDER BY f.turn LIMIT %(wanted)s FOR NO KEY UPDATE OF s SKIP LOCKED
+WITH chosen AS MATERIALIZED (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(wires)s::smallint[], %(yields)s::boolean[])
+    WITH ORDINALITY AS c(id, wire, yields, turn)
+), ready AS MATERIALIZED (
+    SELECT s.id FROM task_state s WHERE s.id = ANY(%(ids)s) AND {STILL_READY}
+    ORDER BY array_position(%(ids)s, s.id) LIMIT %(wanted)s FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE task_state s SET dispatch = %(dispatch)s, dispatched_at = now(), wire = ready.wire,
-    yields = ready.yields
-FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id RETURNING {_HINT}, ready.turn"""
+UPDATE task_state s SET dispatch = %(dispatch)s, dispatched_at = now(), wire = chosen.wire,
+    yields = chosen.yields
+FROM ready JOIN chosen USING (id) JOIN tasks t USING (id) WHERE s.id = ready.id
+RETURNING {_HINT}, chosen.turn"""
 
 _TAKEN = f"""
 SELECT {_HINT}, s.rank FROM task_state s JOIN tasks t USING (id)
-WHERE s.dispatch = %(dispatch)s AND s.status = 'queued'"""
+WHERE s.dispatch = %s AND s.status = 'queued'"""
 
 _TAKE_DEAD = f"""
 WITH owed AS (
@@ -134,19 +129,27 @@ def take(tx: Transaction, items: Sequence[Take]) -> list[int]:
 
 def _take(tx: Transaction, item: Take) -> int:
     """Stamp rows, or find those that an earlier commit of unknown outcome has stamped: unpublished."""
-    some = {
-        "queue": item.queue,
-        "wanted": item.limit,
-        "window": item.window,
-        "gone_after": item.gone_after,
-        "dispatch": item.dispatch,
-    }
-    rows = tx.named(_TAKEN, some) if item.tried else []
+    rows = tx.rows(_TAKEN, item.dispatch) if item.tried else []
     item.tried = True
-    rows = rows or tx.named(_TAKE, some | dice(item.limit))
+    rows = rows or _stamp(tx, item)
     rows.sort(key=lambda row: row[-1])
     tx.publications.extend(Hint(*row[:-1]) for row in rows)
     return len(rows)
+
+
+def _stamp(tx: Transaction, item: Take) -> list[Any]:
+    sent = [Sent(*row) for row in tx.named(_SENT, {"queue": item.queue, "gone_after": item.gone_after})]
+    statement = _FAIRLY if has_several_tenants(tx, item.queue) else _BY_RANK
+    stamps = fit(choose(find(tx, statement, item.queue, item.limit), sent), sent, item.window)
+    stamps = stamps[: item.limit + SPARE]
+    some = {
+        "ids": [one.id for one in stamps],
+        "wires": [one.wire for one in stamps],
+        "yields": [one.yields for one in stamps],
+        "wanted": item.limit,
+        "dispatch": item.dispatch,
+    }
+    return tx.named(_TAKE, some) if stamps else []
 
 
 def take_dead(tx: Transaction, items: Sequence[TakeDead]) -> list[int]:

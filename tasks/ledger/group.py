@@ -22,8 +22,14 @@ from tasks.database import dial
 from tasks.errors import CallboardError, Unavailable
 from tasks.herald import Herald
 from tasks.ledger import dependencies
-from tasks.ledger.order import SECONDS_PER_PRIORITY
-from tasks.ledger.transaction import SKIPPED, NoOutlet, Outlet, Statement, Transaction
+from tasks.ledger.transaction import (
+    SECONDS_PER_PRIORITY,
+    SKIPPED,
+    NoOutlet,
+    Outlet,
+    Statement,
+    Transaction,
+)
 
 log = logging.getLogger("callboard.ledger")
 

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from tasks.ledger.order import COST, FLOOD, MOST_LEVEL
+from tasks.ledger.order import FLOOD, MOST_LEVEL, MOST_STEPS
 from tasks.ledger.transaction import READY_CHANNEL, Transaction, as_json
 from tasks.values import Accepted, Hint, NewTask
 
+#: What fairness costs a tenant with ``n`` tasks under way (see `tasks.ledger.order`), in steps of priority.
+_COST = f"{MOST_STEPS} * least(n, {FLOOD})::integer / {FLOOD}"
+
 # Those that are ready leave at once as far as there is room for their queue and nothing waits in it. One that
-# would overtake what has the better rank (see `tasks.ledger.dispatches`) is left to the dispatcher.
+# would overtake what has the better rank (see `tasks.ledger.order`) is left to the dispatcher.
 _INSERT = f"""
 WITH input AS MATERIALIZED (
     SELECT r.*, due, is_run OR coalesce(due > now(), false) OR id = ANY(%(blocked)s) AS waits,
@@ -45,7 +48,7 @@ WITH input AS MATERIALIZED (
             WHERE sent.queue = queue_name AND sent.tenant = input.tenant), 0) AS n
     FROM input JOIN open ON open.name = queue_name WHERE NOT waits
 ), leveled AS (
-    SELECT *, n >= {FLOOD} AS yields, greatest(0, least({MOST_LEVEL}, priority - ({COST})::integer)) AS wire
+    SELECT *, n >= {FLOOD} AS yields, greatest(0, least({MOST_LEVEL}, priority - {_COST})) AS wire
     FROM counted WHERE place <= room
 ), leaving AS (
     SELECT id, wire, yields FROM leveled l WHERE NOT EXISTS (SELECT FROM sent

@@ -8,13 +8,18 @@ ten tasks are not held up by another tenant's ten thousand, unless these are far
 least the level of what its tenant has behind it. Of equal levels the better rank comes first, but tenants
 with much waiting take turns. And so that fairness starves nobody, every eighth place is for the best rank of
 all.
+
+On RabbitMQ messages overtake each other by their priority. It is the level of their task, but none overtakes
+what has the better rank, unless that is one of the many tasks of another tenant: it *yields*.
 """
 
 import random
-from typing import Any, Final
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
 
-#: How many seconds of waiting one step of priority is worth. The rank is stored, so ageing costs nothing.
-SECONDS_PER_PRIORITY: Final = 60.0
+from tasks.ledger.transaction import Transaction
 
 #: With so many waiting a tenant is a flood: it is `MOST_STEPS` lower, and takes turns with other floods.
 FLOOD: Final = 32
@@ -24,17 +29,60 @@ RANK_EVERY: Final = 8
 MOST_LEVEL: Final = 10
 #: So many tenants are looked at, from a random one on; the best ranks of all are looked at anyway.
 MOST_TENANTS: Final = 100
-
 #: How many more candidates are looked at than are wanted: others may take some at the same time.
 SPARE: Final = 64
 
-#: What fairness costs a tenant with ``n`` tasks waiting, in steps of priority.
-COST: Final = f"{MOST_STEPS} * least(n, {FLOOD}) / {FLOOD}"
+
+class Candidate(NamedTuple):
+    """A ready task. ``boost`` is its priority, and one more for a suspect: that had its turn before."""
+
+    id: UUID
+    tenant: int
+    rank: float
+    boost: int
+
+
+class Sent(NamedTuple):
+    """Messages of a queue on RabbitMQ that are alike: how many, and the best rank among them."""
+
+    tenant: int
+    yields: bool
+    wire: int
+    rank: float
+    messages: int
+
+
+class Choice(NamedTuple):
+    """A task that is next; ``early`` ones come before their turn, for their rank."""
+
+    task: Candidate
+    level: int
+    yields: bool
+    early: bool
+
+
+class Stamp(NamedTuple):
+    """A task that may be published, and the priority of its message."""
+
+    id: UUID
+    wire: int
+    yields: bool
+
 
 READY: Final = "s.queue = %(queue)s AND s.status = 'queued' AND s.dispatch IS NULL"
+#: The same of rows that are known by their ids, said so that they are not looked for among all that is ready.
+STILL_READY: Final = "s.status = 'queued' AND coalesce(s.dispatch, -1) = -1"
 
-SEVERAL_TENANTS: Final = f"""
-SELECT min(s.tenant) <> max(s.tenant) FROM task_state s WHERE {READY}"""
+_ROW = "s.id, s.tenant, s.rank, s.priority + s.suspect::integer"
+
+# Probes of an index: whose the best rank is, and whether anybody is before or after him.
+_SEVERAL_TENANTS = f"""
+WITH best AS MATERIALIZED (SELECT s.tenant FROM task_state s WHERE {READY} ORDER BY s.rank LIMIT 1)
+SELECT coalesce(
+    (SELECT s.tenant FROM task_state s WHERE {READY} AND s.tenant > (SELECT tenant FROM best)
+     ORDER BY s.tenant LIMIT 1),
+    (SELECT s.tenant FROM task_state s WHERE {READY} AND s.tenant < (SELECT tenant FROM best)
+     ORDER BY s.tenant DESC LIMIT 1)) IS NOT NULL"""
 
 # A loose index scan: one probe for each tenant. It begins anywhere and goes on from the lowest.
 _TENANTS = f"""
@@ -44,51 +92,99 @@ tenants(tenant, upper, nth) AS (
     FROM (VALUES (%(start)s::integer, 2147483647), (-2147483648, %(start)s::integer - 1))
         AS half(lower, upper)
     UNION ALL
-    SELECT (SELECT s.tenant FROM task_state s WHERE {READY} AND s.tenant > t.tenant
-            ORDER BY s.tenant LIMIT 1), t.upper, t.nth + 1
-    FROM tenants t WHERE t.tenant <= t.upper AND t.nth < {MOST_TENANTS // 2}
-)"""
+    SELECT (SELECT s.tenant FROM task_state s WHERE {READY} AND s.tenant > seen.tenant
+            ORDER BY s.tenant LIMIT 1), seen.upper, seen.nth + 1
+    FROM tenants seen WHERE seen.tenant <= seen.upper AND seen.nth < {MOST_TENANTS // 2}
+), known AS MATERIALIZED (SELECT tenant FROM tenants WHERE tenant <= upper)"""
 
 
-def candidates(joined: str = "", where: str = "true") -> str:
-    """CTEs that end with ``placed``: who may be next of a queue, each with its ``place`` and ``level``.
-
-    They need WITH RECURSIVE, a CTE ``sent(tenant, n)`` before them (how many messages of a tenant are under
-    way), and the parameters ``queue`` and those of `dice`. ``early`` are those that are ahead of their turn
-    by rank. ``joined`` and ``where`` narrow the rows ``s``.
-    """
-    row = "s.id, s.tenant, s.rank, s.priority + s.suspect::integer AS boost"
-    return f"""{_TENANTS}, found AS (
-    SELECT best.* FROM (SELECT tenant FROM tenants WHERE tenant <= upper) AS t CROSS JOIN LATERAL (
-        SELECT {row} FROM task_state s {joined} WHERE {READY} AND s.tenant = t.tenant AND {where}
-        ORDER BY s.rank LIMIT greatest({FLOOD}, %(limit)s / (SELECT count(*) FROM tenants))
-    ) AS best
-    UNION
-    (SELECT {row} FROM task_state s {joined} WHERE {READY} AND {where} ORDER BY s.rank LIMIT %(limit)s)
-), counted AS (
-    SELECT f.*, count(*) OVER (PARTITION BY f.tenant) + coalesce(sent.n, 0) AS n
-    FROM found f LEFT JOIN sent USING (tenant)
-), weighed AS (
-    SELECT *, n >= {FLOOD} AS yields,
-        max(boost) OVER (PARTITION BY tenant ORDER BY rank DESC) - {COST} AS level,
-        row_number() OVER (PARTITION BY tenant ORDER BY rank, id) AS nth,
-        row_number() OVER (ORDER BY rank, id) AS by_rank
-    FROM counted
-), ordered AS (
-    SELECT *, row_number() OVER (
-        ORDER BY level DESC, CASE WHEN yields THEN nth + random() END NULLS FIRST, rank, id) AS fair
-    FROM weighed
-), placed AS (
-    SELECT *, least(fair, {RANK_EVERY} * by_rank - %(phase)s) AS place,
-        {RANK_EVERY} * by_rank - %(phase)s < fair AS early
-    FROM ordered
-)"""
+def candidates_of(joined: str = "", where: str = "true") -> tuple[str, str]:
+    """The statements that find candidates: of the best rank, and as well some of every tenant."""
+    by_rank = f"""
+SELECT {_ROW} FROM task_state s {joined} WHERE {READY} AND {where} ORDER BY s.rank LIMIT %(limit)s"""
+    fairly = f"""
+WITH RECURSIVE {_TENANTS}
+SELECT best.* FROM known CROSS JOIN LATERAL (
+    SELECT {_ROW} FROM task_state s {joined} WHERE {READY} AND s.tenant = known.tenant AND {where}
+    ORDER BY s.rank LIMIT greatest({FLOOD}, %(limit)s / (SELECT count(*) FROM known))
+) AS best UNION ({by_rank})"""
+    return by_rank, fairly
 
 
-def dice(wanted: int) -> dict[str, Any]:
-    """The parameters of `candidates` for ``wanted`` places."""
-    return {
-        "limit": wanted + SPARE,
-        "start": random.randrange(-(2**31) + 1, 2**31),
-        "phase": random.randrange(RANK_EVERY),
-    }
+def has_several_tenants(tx: Transaction, queue: str) -> bool:
+    """Whether there is anybody in a queue to be fair to."""
+    return bool(tx.named(_SEVERAL_TENANTS, {"queue": queue})[0][0])
+
+
+def find(
+    tx: Transaction, statement: str, queue: str, wanted: int, types: Sequence[str] = ()
+) -> list[Candidate]:
+    """The candidates for ``wanted`` places, and some more."""
+    start = random.randrange(-(2**31) + 1, 2**31)
+    some = {"queue": queue, "limit": wanted + SPARE, "start": start, "types": list(types)}
+    return [Candidate(*row) for row in tx.named(statement, some)]
+
+
+def choose(found: Sequence[Candidate], sent: Sequence[Sent] = ()) -> Iterator[Choice]:
+    """Bring candidates into the order in which they are next."""
+    fair = _by_level(found, sent)
+    by_rank = iter(sorted(fair, key=lambda one: (one.task.rank, one.task.id)))
+    taken: set[UUID] = set()
+    place = random.randrange(RANK_EVERY)  # who asks for one place at a time needs them by chance
+    for one in fair:
+        if one.task.id in taken:
+            continue
+        if place % RANK_EVERY == RANK_EVERY - 1:
+            best = next(each for each in by_rank if each.task.id not in taken)
+            if best != one:
+                taken.add(best.task.id)
+                place += 1
+                yield best._replace(early=True)
+        taken.add(one.task.id)
+        place += 1
+        yield one
+
+
+def _by_level(found: Sequence[Candidate], sent: Sequence[Sent]) -> list[Choice]:
+    by_tenant: dict[int, list[Candidate]] = defaultdict(list)
+    for task in sorted(found, key=lambda task: (task.rank, task.id)):
+        by_tenant[task.tenant].append(task)
+    keyed = []
+    for tenant, tasks in by_tenant.items():
+        count = len(tasks) + sum(one.messages for one in sent if one.tenant == tenant)
+        is_flood = count >= FLOOD
+        level = -MOST_STEPS
+        for nth in reversed(range(len(tasks))):
+            task = tasks[nth]
+            level = max(level, task.boost - MOST_STEPS * min(count, FLOOD) // FLOOD)
+            turn = nth + random.random() if is_flood else -1.0
+            keyed.append(((-level, turn, task.rank, task.id), Choice(task, level, is_flood, False)))
+    return [choice for _, choice in sorted(keyed)]
+
+
+def fit(choices: Iterator[Choice], sent: Sequence[Sent], window: int) -> list[Stamp]:
+    """Those that may be published: before each of them less than ``window`` messages would be delivered."""
+    ahead = [0] * (MOST_LEVEL + 1)  # of each priority: how many messages have it or a higher one
+    for one in sent:
+        _add(ahead, one.wire, one.messages)
+    stamps = []
+    for choice in choices:
+        wire = MOST_LEVEL if choice.early else _wire(choice, sent)
+        if ahead[wire] < window:
+            _add(ahead, wire, 1)
+            stamps.append(Stamp(choice.task.id, wire, choice.yields))
+    return stamps
+
+
+def _add(ahead: list[int], wire: int, count: int) -> None:
+    for level in range(wire + 1):
+        ahead[level] += count
+
+
+def _wire(choice: Choice, sent: Sequence[Sent]) -> int:
+    """The priority of a message: not above that of one which it must not overtake."""
+    task = choice.task
+    before = (
+        one.wire for one in sent if one.rank < task.rank and (one.tenant == task.tenant or not one.yields)
+    )
+    return max(0, min(MOST_LEVEL, choice.level, *before))

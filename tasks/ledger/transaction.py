@@ -12,6 +12,9 @@ from tasks.values import Publication
 #: A verb whose rows another transaction holds: it goes into the next group (waiting could deadlock).
 SKIPPED: Final = object()
 
+#: How many seconds of waiting one step of priority is worth. The rank is stored, so ageing costs nothing.
+SECONDS_PER_PRIORITY: Final = 60.0
+
 READY_CHANNEL: Final = "callboard_ready"
 CANCEL_CHANNEL: Final = "callboard_cancel"
 
