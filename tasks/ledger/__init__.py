@@ -33,7 +33,6 @@ from tasks.ledger import (
 from tasks.ledger.group import Group
 from tasks.ledger.transaction import (
     CANCEL_CHANNEL,
-    EVENTS_CHANNEL,
     READY_CHANNEL,
     SECONDS_PER_PRIORITY,
     NoOutlet,
