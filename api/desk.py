@@ -7,6 +7,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from api.draining import Draining
+from api.feed import LiveFeed
 from pipelines.bootstrap import Kit
 from tasks.errors import Unavailable
 
@@ -24,6 +25,7 @@ class Desk:
         self.draining = draining or Draining()
         # As many threads as connections: one more could only wait for a connection.
         self._threads = ThreadPoolExecutor(kit.settings.db_pool, "callboard-api")
+        self.feed = LiveFeed(kit, self.draining, self.ask)
 
     async def work(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call something that blocks and may take long, in a thread.
@@ -67,4 +69,5 @@ class Desk:
 
     def close(self) -> None:
         """Let the threads finish what they do."""
+        self.feed.close()
         self._threads.shutdown(wait=True, cancel_futures=True)

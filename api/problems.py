@@ -6,7 +6,7 @@ from typing import Any
 
 import falcon
 import msgspec
-from falcon.asgi import App, Request, Response
+from falcon.asgi import App, Request, Response, WebSocket
 
 from actors.errors import Permanent
 from api.errors import TooLarge, Unparsable, UnsupportedMedia
@@ -18,6 +18,9 @@ log = logging.getLogger("callboard.api")
 
 PROBLEM = "application/problem+json"
 RETRY_AFTER_SECONDS = "1"
+#: A WebSocket that is refused is closed with this and the HTTP status, as Falcon does it itself.
+FIRST_CLOSE_CODE = 3_000
+INTERNAL_ERROR_CLOSE_CODE = 1_011
 
 #: The first class that an error is an instance of decides.
 STATUSES: dict[type[CallboardError], int] = {
@@ -48,10 +51,15 @@ def answer_errors(app: App[Request, Response]) -> None:
     app.add_error_handler(CallboardError, _own)
 
 
-async def _own(req: Request, resp: Response, error: CallboardError, params: dict[str, Any]) -> None:
+async def _own(
+    req: Request, resp: Response, error: CallboardError, params: dict[str, Any], ws: WebSocket | None = None
+) -> None:
     status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), None)
     if status is None:
-        await _unexpected(req, resp, error, params)
+        await _unexpected(req, resp, error, params, ws)
+        return
+    if ws is not None:
+        await ws.close(FIRST_CLOSE_CODE + status)
         return
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         resp.set_header("Retry-After", RETRY_AFTER_SECONDS)
@@ -59,8 +67,13 @@ async def _own(req: Request, resp: Response, error: CallboardError, params: dict
     _answer(req, resp, status, error.code, error.message, [FieldError(*one) for one in fields])
 
 
-async def _framework(req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
+async def _framework(
+    req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any], ws: WebSocket | None = None
+) -> None:
     status = falcon.http_status_to_code(error.status)
+    if ws is not None:
+        await ws.close(FIRST_CLOSE_CODE + status)
+        return
     if error.headers is not None:
         resp.set_headers(error.headers)
     detail = error.description or {
@@ -70,8 +83,13 @@ async def _framework(req: Request, resp: Response, error: falcon.HTTPError, para
     _answer(req, resp, status, CODES.get(status, "bad_request" if status < 500 else "internal_error"), detail)
 
 
-async def _unexpected(req: Request, resp: Response, error: Exception, params: dict[str, Any]) -> None:
+async def _unexpected(
+    req: Request, resp: Response, error: Exception, params: dict[str, Any], ws: WebSocket | None = None
+) -> None:
     log.error("%s %s failed (request %s)", req.method, req.path, request_id(req), exc_info=error)
+    if ws is not None:
+        await ws.close(INTERNAL_ERROR_CLOSE_CODE)
+        return
     detail = "Something went wrong here. The log has the details under this request_id."
     _answer(req, resp, 500, "internal_error", detail)
 

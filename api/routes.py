@@ -11,6 +11,8 @@ from api.resources.knowledge_bases import KnowledgeBases
 from api.resources.moves import Moves
 from api.resources.pipelines import Pipelines
 from api.resources.queues import Queues
+from api.resources.sockets import Sockets
+from api.resources.streams import Streams
 from api.resources.task import OneTask
 from api.resources.tasks import PREFIX, Tasks
 
@@ -44,6 +46,8 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/tasks/{{task_id}}/progress", task, "status"),
         Route(f"{PREFIX}/tasks/{{task_id}}/result", task, "result"),
         Route(f"{PREFIX}/tasks/{{task_id}}/history", task, "history"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/stream", Streams(desk)),
+        Route("/ws", Sockets(desk)),
         Route(f"{PREFIX}/tasks/{{task_id}}/cancel", task, "cancel"),
         Route(f"{PREFIX}/tasks/{{task_id}}/retry", moves, "retry"),
         Route(f"{PREFIX}/tasks/{{task_id}}/recover", moves, "recover"),

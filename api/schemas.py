@@ -156,6 +156,27 @@ class TaskStatus(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class StreamQuery(msgspec.Struct, frozen=True):
+    """The query string of ``GET …/stream``; the header Last-Event-ID says the same."""
+
+    last_event_id: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class SocketMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client of ``/ws`` sends: the tasks to follow, after which events, and which no more."""
+
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    after: dict[str, Annotated[int, Meta(ge=0)]] = {}
+
+
+class SocketError(msgspec.Struct, frozen=True):
+    """The data of an error's frame on ``/ws``."""
+
+    code: str
+    detail: str
+
+
 class TaskResult(msgspec.Struct, frozen=True):
     """What came of a task that is over."""
 

@@ -20,7 +20,9 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
+from api import websockets
 from api.app import Service
+from api.resources.sockets import MOST_BYTES
 from pipelines.bootstrap import Kit
 from tasks.settings import Settings
 
@@ -65,10 +67,11 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "keepalive": KEEP_ALIVE_SECONDS,
             "graceful_timeout": int(limit) + 1 + LINGER_SECONDS + CLOSE_SECONDS,
             "control_socket_disable": True,
+            "websocket_max_message_size": MOST_BYTES,
             "proc_name": "callboard-api",
             "logger_class": _Log,
             "when_ready": _say_where,
-            "post_worker_init": partial(_drain_on_signals, limit=limit),
+            "post_worker_init": partial(_make_ours, limit=limit),
         }
         for name, value in values.items():
             self.cfg.set(name, value)
@@ -93,8 +96,9 @@ def _say_where(arbiter: Any) -> None:
     sys.stdout.flush()
 
 
-def _drain_on_signals(worker: Any, *, limit: float) -> None:
-    """Replace what gunicorn's worker does when it is told to stop."""
+def _make_ours(worker: Any, *, limit: float) -> None:
+    """Replace what gunicorn's worker does when it is told to stop, and what it serves WebSockets with."""
+    websockets.install()
     drain = _Drain(worker)
     worker.loop.add_signal_handler(signal.SIGTERM, drain.begin, limit)
     for quick in (signal.SIGINT, signal.SIGQUIT):

@@ -152,9 +152,12 @@ def api_on(kit: Kit | ShelfKit) -> Iterator[falcon.testing.TestClient]:
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The API on its real server, in a process of its own: its address and the process."""
-    code = (
+def served(settings: Settings, preamble: str = "") -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The API on its real server, in a process of its own: its address and the process.
+
+    ``preamble`` is code that it executes before, to shorten its patience for example.
+    """
+    code = preamble + (
         "import sys, msgspec\n"
         "from api.serving import serve\n"
         "from pipelines.bootstrap import open_kit\n"

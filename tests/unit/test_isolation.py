@@ -179,6 +179,7 @@ def test_what_an_actor_reports_arrives_and_what_it_prints_does_no_harm(house: Ho
     assert house.reports == [
         (25.0, None, "begun", {}),
         (75.0, "pages", None, {"step": "pages", "steps_done": 3, "steps_total": 4}),
+        (90.0, None, "a lone surrogate ?, which JSON cannot hold", {}),
     ]
 
 
