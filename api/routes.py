@@ -41,6 +41,7 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/tasks/batch", tasks, "batch"),
         Route(f"{PREFIX}/tasks/cancel", bulk, "cancel"),
         Route(f"{PREFIX}/tasks/retry", bulk, "retry"),
+        Route(f"{PREFIX}/tasks/delete", bulk, "delete"),
         Route(f"{PREFIX}/tasks/{{task_id}}", task),
         Route(f"{PREFIX}/tasks/{{task_id}}/status", task, "status"),
         Route(f"{PREFIX}/tasks/{{task_id}}/progress", task, "status"),

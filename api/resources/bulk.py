@@ -1,4 +1,4 @@
-"""The verbs for all tasks that match a filter: cancel and retry."""
+"""The verbs for all tasks that match a filter: cancel, retry, delete."""
 
 import time
 from collections import Counter
@@ -21,7 +21,7 @@ from api.schemas import BulkOutcome, BulkRequest, Paged, TaskListing
 from tasks.errors import InvalidField
 from tasks.ledger import Ledger
 from tasks.records import TaskFilter
-from tasks.states import FAILED, UNFINISHED
+from tasks.states import FAILED, FINAL, UNFINISHED
 
 #: One request does no more than this; its answer says whether there is more to do.
 MOST_TASKS = 10_000
@@ -45,10 +45,11 @@ class Verb(NamedTuple):
 
 CANCEL = Verb(UNFINISHED, lambda ledger, one: ledger.cancel(one, patience=PATIENCE), "cancelled", True)
 RETRY = Verb(frozenset({FAILED}), lambda ledger, one: ledger.retry(one, patience=PATIENCE), "retried", True)
+DELETE = Verb(FINAL, lambda ledger, one: ledger.delete(one, patience=PATIENCE), "deleted", False)
 
 
 class Bulk:
-    """``/tasks/cancel`` and ``/tasks/retry``."""
+    """``/tasks/cancel``, ``/tasks/retry`` and ``/tasks/delete``."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -60,6 +61,10 @@ class Bulk:
     async def on_post_retry(self, req: Request, resp: Response) -> None:
         """Retry what matches and has failed."""
         await self._apply(req, resp, RETRY)
+
+    async def on_post_delete(self, req: Request, resp: Response) -> None:
+        """Remove what matches and is over; what is not over stays."""
+        await self._apply(req, resp, DELETE)
 
     async def _apply(self, req: Request, resp: Response, verb: Verb) -> None:
         asked = fields.read(BulkRequest, await read_object(req, self._desk))

@@ -1,4 +1,4 @@
-"""The verbs of operators for a single task: retry, recover, derive from it, delete it."""
+"""The verbs of operators for a single task: retry it, recover it, derive from it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,11 @@ from api.caller import Caller, caller_of
 from api.desk import Desk
 from api.media import read_object, render
 from api.orders import as_task, read_order
-from api.resources.task import PATIENCE, no_task
+from api.resources.task import PATIENCE, no_task, read_task
 from api.resources.tasks import address
 from pipelines import derivatives
 from pipelines.recovery import Recovery
 from tasks.errors import Conflict, InvalidField
-from tasks.ids import parse_id
 from tasks.ledger.restarts import CHANGED, NO_VERSION
 from tasks.ledger.rounds import MISSING, NOT_FAILED, RUN_IS_OVER
 from tasks.records import Task
@@ -30,7 +29,7 @@ INHERITED = ("task_type", "priority", "kb_id", "project_id", "user_id", "tags")
 
 
 class Moves:
-    """What is below ``/tasks/{task_id}`` and opens a new round, makes a new task, or removes one."""
+    """What is below ``/tasks/{task_id}`` and opens a new round, or makes a new task."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -38,10 +37,10 @@ class Moves:
     async def on_post_retry(self, req: Request, resp: Response, task_id: str) -> None:
         """Run a failed task again, with a new budget of attempts; of several requests at once one does it."""
         caller = caller_of(req)
-        task = await self._read(task_id, caller)
+        task = await read_task(self._desk, task_id, caller)
         outcome = await self._desk.committed(self._desk.kit.ledger.retry(task.task_id, patience=PATIENCE))
         if outcome == NOT_FAILED:
-            raise _not_failed(await self._read(task_id, caller))
+            raise _not_failed(await read_task(self._desk, task_id, caller))
         await self._answer(resp, task_id, caller, outcome)
 
     async def on_post_recover(self, req: Request, resp: Response, task_id: str) -> None:
@@ -49,7 +48,7 @@ class Moves:
         caller = caller_of(req)
         body = await read_object(req, self._desk, or_nothing=True)
         asked = fields.read(Recovery, body)
-        task = await self._read(task_id, caller)
+        task = await read_task(self._desk, task_id, caller)
         kit = self._desk.kit
         decision = await self._desk.ask(kit.recoverer.decide, task.task_id, asked)
         outcome = await self._desk.committed(kit.ledger.recover(decision, patience=PATIENCE))
@@ -59,7 +58,7 @@ class Moves:
         """Submit a new task that differs from this one in what the body says."""
         caller = caller_of(req)
         body = await read_object(req, self._desk, or_nothing=True)
-        parent = await self._read(task_id, caller)
+        parent = await read_task(self._desk, task_id, caller)
         if parent.run_id is not None:
             raise Conflict(f"This is a stage: derive from its run {parent.run_id}.")
         kit = self._desk.kit
@@ -74,13 +73,13 @@ class Moves:
             render(resp, as_task(prepared[0], accepted), 202)
             return
         resp.set_header(idempotency.REPLAYED_HEADER, "true")
-        render(resp, await self._read(str(accepted.id), caller), 202)
+        render(resp, await read_task(self._desk, str(accepted.id), caller), 202)
 
     async def _answer(self, resp: Response, task_id: str, caller: Caller, outcome: str) -> None:
         """The task in its new round, or why there is none."""
         if outcome == MISSING:
             raise no_task(task_id)
-        task = await self._read(task_id, caller)
+        task = await read_task(self._desk, task_id, caller)
         if outcome == RUN_IS_OVER:
             raise Conflict(f"The run of this stage is over: recover the run {task.run_id}.")
         if outcome == CHANGED:
@@ -88,15 +87,6 @@ class Moves:
         if outcome == NO_VERSION:
             raise InvalidField.of("version", "is no checkpoint of this task: see GET …/snapshots")
         render(resp, task, 202)
-
-    async def _read(self, task_id: str, caller: Caller) -> Task:
-        known = parse_id(task_id)
-        if known is None:
-            raise no_task(task_id)
-        task = await self._desk.ask(self._desk.kit.queries.task, known, owner=caller.owner)
-        if task is None:
-            raise no_task(task_id)
-        return task
 
 
 def _not_failed(task: Task) -> Conflict:

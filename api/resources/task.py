@@ -1,4 +1,4 @@
-"""A single task: reading and cancelling it."""
+"""A single task: reading, cancelling and deleting it."""
 
 from falcon.asgi import Request, Response
 
@@ -8,6 +8,7 @@ from api.media import render
 from api.schemas import TaskHistory, TaskResult, TaskStatus
 from tasks.errors import Conflict, NotFound
 from tasks.ids import parse_id
+from tasks.ledger.removals import MISSING, STAGE, UNFINISHED
 from tasks.records import Task
 from tasks.states import FINAL
 
@@ -22,11 +23,11 @@ class OneTask:
 
     async def on_get(self, req: Request, resp: Response, task_id: str) -> None:
         """The task."""
-        render(resp, await self._read(task_id, caller_of(req)))
+        render(resp, await read_task(self._desk, task_id, caller_of(req)))
 
     async def on_get_status(self, req: Request, resp: Response, task_id: str) -> None:
         """How far the task is; also its progress."""
-        task = await self._read(task_id, caller_of(req))
+        task = await read_task(self._desk, task_id, caller_of(req))
         status = TaskStatus(
             task.task_id, task.status, task.phase, task.progress, task.message, task.details, task.updated_at
         )
@@ -34,35 +35,62 @@ class OneTask:
 
     async def on_get_result(self, req: Request, resp: Response, task_id: str) -> None:
         """What came of the task."""
-        task = await self._read(task_id, caller_of(req))
+        task = await read_task(self._desk, task_id, caller_of(req))
         if task.status not in FINAL:
             raise Conflict(f"The task is {task.status}: ask for its result when it is over.")
         render(resp, TaskResult(task.task_id, task.status, task.result, task.error))
 
     async def on_get_history(self, req: Request, resp: Response, task_id: str) -> None:
         """Every event of the task, oldest first."""
-        task = await self._read(task_id, caller_of(req))
+        task = await read_task(self._desk, task_id, caller_of(req))
         render(resp, TaskHistory(await self._desk.ask(self._desk.kit.queries.history, task.task_id)))
 
     async def on_post_cancel(self, req: Request, resp: Response, task_id: str) -> None:
         """Cancel the task; cancelling it again changes nothing."""
         caller = caller_of(req)
-        task = await self._read(task_id, caller)
+        task = await read_task(self._desk, task_id, caller)
         outcome = await self._desk.committed(self._desk.kit.ledger.cancel(task.task_id, patience=PATIENCE))
         if outcome == "missing":
             raise no_task(task_id)
         if outcome == "finished":
             raise Conflict("The task is over and cannot be cancelled any more.")
-        render(resp, await self._read(task_id, caller), 202)
+        render(resp, await read_task(self._desk, task_id, caller), 202)
 
-    async def _read(self, task_id: str, caller: Caller) -> Task:
-        known = parse_id(task_id)
-        if known is None:
+    async def on_delete(self, req: Request, resp: Response, task_id: str) -> None:
+        """Cancel a task that is not over (202), remove one that is (204)."""
+        caller = caller_of(req)
+        task = await read_task(self._desk, task_id, caller)
+        ledger = self._desk.kit.ledger
+        outcome = await self._desk.committed(ledger.delete(task.task_id, patience=PATIENCE))
+        if outcome == UNFINISHED:
+            cancelled = await self._desk.committed(ledger.cancel(task.task_id, patience=PATIENCE))
+            if cancelled == "cancelled":
+                render(resp, await read_task(self._desk, task_id, caller), 202)
+                return
+            # It ended while it was looked at.
+            outcome = await self._desk.committed(ledger.delete(task.task_id, patience=PATIENCE))
+        if outcome == MISSING:
             raise no_task(task_id)
-        task = await self._desk.ask(self._desk.kit.queries.task, known, owner=caller.owner)
-        if task is None:
-            raise no_task(task_id)
-        return task
+        if outcome == STAGE:
+            raise Conflict(f"This is a stage: delete its run {task.run_id}.")
+        if outcome == UNFINISHED:
+            raise Conflict("The task has just begun anew: look at it and ask again.")
+        resp.status = 204
+
+
+async def read_task(desk: Desk, task_id: str, caller: Caller) -> Task:
+    """The task, as far as the caller may see it.
+
+    Raises:
+      NotFound: there is none, or it is another user's.
+    """
+    known = parse_id(task_id)
+    if known is None:
+        raise no_task(task_id)
+    task = await desk.ask(desk.kit.queries.task, known, owner=caller.owner)
+    if task is None:
+        raise no_task(task_id)
+    return task
 
 
 def no_task(task_id: str) -> NotFound:

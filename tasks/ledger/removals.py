@@ -105,8 +105,10 @@ class Held:
         return self._locked.issuperset(ids)
 
 
-def remove(tx: Transaction, ids: Sequence[UUID]) -> None:
+def remove(tx: Transaction, ids: Sequence[UUID], *, with_letters: bool = True) -> None:
     """Remove tasks with all they had. The caller holds their locks (see `Held`), and names whole runs.
+
+    Without ``with_letters`` their dead letters stay: the caller has resolved them.
 
     A blocked task that depends on one of them goes on if that had completed, else it fails.
     """
@@ -114,6 +116,6 @@ def remove(tx: Transaction, ids: Sequence[UUID]) -> None:
         return
     gone = list(ids)
     tx.execute(_MET, gone)
-    for table, column in _ROWS:
+    for table, column in _ROWS if with_letters else _ROWS[1:]:
         tx.execute(f"DELETE FROM {table} WHERE {column} = ANY(%s)", gone)
     tx.ended.update(gone)

@@ -12,6 +12,7 @@ import msgspec
 
 from tasks.ids import new_id
 from tasks.ledger.inserts import insert_tasks
+from tasks.ledger.removals import remove
 from tasks.ledger.rounds import KEPT, MISSING, Letters, Opening, open_rounds
 from tasks.ledger.runs import clear
 from tasks.ledger.snapshots import KEPT_VERSIONS
@@ -79,16 +80,6 @@ SELECT x.task_id, s.snapshot + 1, x.state FROM snapshots x JOIN task_state s ON 
 WHERE x.task_id = %s AND x.version = %s RETURNING version"""
 _USE_VERSION = "UPDATE task_state SET snapshot = %s WHERE id = %s"
 _PRUNE_VERSIONS = "DELETE FROM snapshots WHERE task_id = %s AND version <= %s"
-
-#: Where the rows of a task are, by the column that names it. Its dead letters stay, resolved.
-_ROWS = (
-    ("tasks", "id"),
-    ("task_state", "id"),
-    ("attempts", "task_id"),
-    ("events", "task_id"),
-    ("snapshots", "task_id"),
-    ("dependencies", "task_id"),
-)
 
 _GIVE = f"""
 WITH given AS (
@@ -191,7 +182,7 @@ def _restart_one_run(tx: Transaction, item: RunRestart) -> object:
         and task_id not in given
         and (stage == item.again or status in (FAILED, CANCELLED))
     ]
-    _remove(tx, [task_id for task_id, stage, _ in stages if stage not in item.kept])
+    remove(tx, [task_id for task_id, stage, _ in stages if stage not in item.kept], with_letters=False)
     _give(tx, given)
     ids = [item.run_id, *again]
     open_rounds(tx, [Opening(ids, [item.run_id], letters, item.ticket, RECOVERED, item.message)])
@@ -199,14 +190,6 @@ def _restart_one_run(tx: Transaction, item: RunRestart) -> object:
         tx.execute(_REWIND, item.progress, item.phase, item.run_id)
     insert_tasks(tx, item.successors)
     return RECOVERED
-
-
-def _remove(tx: Transaction, ids: Sequence[UUID]) -> None:
-    """Remove stages that are made anew; what depends on one of them is told."""
-    if ids:
-        for table, column in _ROWS:
-            tx.execute(f"DELETE FROM {table} WHERE {column} = ANY(%s)", list(ids))
-        tx.ended.update(ids)
 
 
 def _give(tx: Transaction, given: dict[UUID, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from falcon.testing import TestClient
 
+from api.caller import Caller
 from pipelines.bootstrap import Kit, open_kit
 from pipelines.settling import Settler
 from tasks.ids import new_id
@@ -272,6 +274,31 @@ def test_fields_of_a_derivative_that_do_not_fit_are_refused(
     assert [error["field"] for error in answer.json["errors"]] == fields
 
 
+# --- delete ------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_is_not_over_is_cancelled_and_one_that_is_is_removed(
+    client: TestClient, kit: Kit
+) -> None:
+    task_id = submit(client)
+    answer = client.simulate_delete(f"{TASKS}/{task_id}")
+    assert (answer.status_code, answer.json["status"]) == (202, "cancelled")
+    answer = client.simulate_delete(f"{TASKS}/{task_id}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert client.simulate_get(f"{TASKS}/{task_id}").status_code == 404
+    assert client.simulate_delete(f"{TASKS}/{task_id}").status_code == 404
+
+
+def test_a_run_is_deleted_with_its_stages_and_none_of_them_alone(client: TestClient, kit: Kit) -> None:
+    run_id = shouted(kit, client)
+    stages = [one["task_id"] for one in client.simulate_get(f"{TASKS}?stages=true").json["tasks"]]
+    stages.remove(run_id)
+    answer = client.simulate_delete(f"{TASKS}/{stages[0]}")
+    assert (answer.status_code, answer.json["code"]) == (409, "conflict")
+    assert client.simulate_delete(f"{TASKS}/{run_id}").status_code == 204
+    assert client.simulate_get(f"{TASKS}?stages=true").json["total"] == 0
+
+
 # --- all that match ----------------------------------------------------------------------------------
 
 
@@ -320,6 +347,22 @@ def test_a_request_that_would_take_too_long_says_that_there_is_more(
     ]
 
 
+def test_all_that_match_and_are_over_are_deleted(client: TestClient, kit: Kit) -> None:
+    over = [finished(client, kit), failed(client, kit), shouted(kit, client)]
+    waiting = submit(client)
+    answer = post(client, "/delete", filter={"created_after": "2000-01-01T00:00:00Z", "stages": True})
+    assert answer.json == {
+        "matched": 7,
+        "eligible": 3,
+        "deleted": 3,
+        "skipped": {"queued": 1, "stage": 3},
+        "dry_run": False,
+        "more": False,
+    }
+    assert {client.simulate_get(f"{TASKS}/{one}").status_code for one in over} == {404}
+    assert status(client, waiting) == "queued"
+
+
 def test_groups_of_states_are_understood(client: TestClient, kit: Kit) -> None:
     submit(client)
     work(kit)
@@ -347,10 +390,37 @@ def test_groups_of_states_are_understood(client: TestClient, kit: Kit) -> None:
         ({"filter": {"tag": "a"}, "force": True}, ["force"]),
     ],
 )
-@pytest.mark.parametrize("verb", ["cancel", "retry"])
+@pytest.mark.parametrize("verb", ["cancel", "retry", "delete"])
 def test_a_filter_that_names_nothing_or_what_is_unknown_is_refused(
     client: TestClient, verb: str, body: dict[str, Any], fields: list[str]
 ) -> None:
     task_id = submit(client)
     assert refused_fields(post(client, f"/{verb}", **body)) == fields
     assert status(client, task_id) == "queued"
+
+
+# --- whose tasks -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_ann(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the caller is Ann, who is no admin."""
+    for module in ("task", "moves", "bulk"):
+        monkeypatch.setattr(f"api.resources.{module}.caller_of", lambda req: Caller("ann"))
+
+
+def test_nobody_changes_the_tasks_of_others(
+    client: TestClient, kit: Kit, request: pytest.FixtureRequest
+) -> None:
+    theirs, own = failed(client, kit, user_id="bob"), failed(client, kit, user_id="ann")
+    request.getfixturevalue("as_ann")
+    for verb in ("retry", "recover", "derivative", "cancel"):
+        assert post(client, f"/{theirs}/{verb}").status_code == 404
+    assert client.simulate_delete(f"{TASKS}/{theirs}").status_code == 404
+    answer = post(client, "/retry", filter={"status": "failed"})
+    assert (answer.json["matched"], answer.json["retried"]) == (1, 1)
+    answer = post(client, "/delete", filter={"user_id": "bob"})
+    assert answer.json["matched"] == 0
+    assert post(client, f"/{own}/derivative", user_id="bob").json["user_id"] == "ann"
+    states = {one: kit.queries.task(UUID(one)) for one in (theirs, own)}
+    assert [one.status for one in states.values() if one is not None] == ["failed", "queued"]
