@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from actors.requests import TaskRequest
+from api.resources.streams import HEADER as STREAM_HEADER
 from api.schemas import (
     BatchRequest,
     BulkOutcome,
@@ -20,6 +21,7 @@ from api.schemas import (
     QueueRequest,
     SearchRequest,
     ServerStatus,
+    StreamQuery,
     TaskHistory,
     TaskListing,
     TaskResult,
@@ -116,11 +118,20 @@ OPERATIONS = (
     Operation("POST /tasks/batch", "submit_tasks", {202: SubmittedTasks}, body=BatchRequest, once=True),
     Operation("POST /tasks/cancel", "cancel_tasks", {200: BulkOutcome}, body=BulkRequest),
     Operation("POST /tasks/retry", "retry_tasks", {200: BulkOutcome}, body=BulkRequest),
+    Operation("POST /tasks/delete", "delete_tasks", {200: BulkOutcome}, body=BulkRequest),
     Operation("GET /tasks/{task_id}", "get_task", {200: Task}),
+    Operation("DELETE /tasks/{task_id}", "delete_task", {202: Task, 204: None}, refuses=(409,)),
     Operation("GET /tasks/{task_id}/status", "get_task_status", {200: TaskStatus}),
     Operation("GET /tasks/{task_id}/progress", "get_task_progress", {200: TaskStatus}),
     Operation("GET /tasks/{task_id}/result", "get_task_result", {200: TaskResult}, refuses=(409,)),
     Operation("GET /tasks/{task_id}/history", "get_task_history", {200: TaskHistory}),
+    Operation(
+        "GET /tasks/{task_id}/stream",
+        "stream_task",
+        {200: "text/event-stream", 204: None},
+        query=StreamQuery,
+        headers=((STREAM_HEADER, "The id of the last event that the caller has: those after it follow."),),
+    ),
     Operation("POST /tasks/{task_id}/cancel", "cancel_task", {202: Task}, refuses=(409,)),
     Operation(
         "GET /knowledge-bases",

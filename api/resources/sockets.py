@@ -10,10 +10,10 @@ import msgspec
 from falcon import PayloadTypeError, WebSocketDisconnected
 from falcon.asgi import Request, WebSocket
 
+from actors.fields import spell
 from api.caller import caller_of
 from api.desk import Desk
 from api.feed import Frame, Outbox
-from api.media import spell
 from api.schemas import SocketError, SocketMessage
 from tasks.errors import Unavailable
 from tasks.ids import parse_id

@@ -5,7 +5,7 @@ from typing import Final
 
 from falcon.asgi import Request, Response
 
-from api import fields
+from actors import fields
 from api.caller import caller_of
 from api.desk import Desk
 from api.parameters import read_query
