@@ -12,9 +12,8 @@ from uuid import UUID
 
 from actors.attempt import Completed, Failed, Lost, Verdict, describe, said_by
 from actors.delivery import Delivery
-from actors.isolation.runner import Runner
 from tasks.errors import Unavailable
-from tasks.ledger import Ledger
+from tasks.ports import Verbs
 from tasks.values import Claimed, Complete, NewTask, TaskError
 
 log = logging.getLogger("callboard.worker")
@@ -50,10 +49,17 @@ class Flow(Protocol):
         """Look at a run soon, on another thread."""
 
 
+class Runs(Protocol):
+    """Who runs an attempt."""
+
+    def run(self, claim: Claimed) -> Verdict:
+        """Run a task to its verdict."""
+
+
 class RecordedCall:
     """Runs claimed tasks and records what became of them."""
 
-    def __init__(self, ledger: Ledger, runner: Runner, flow: Flow) -> None:
+    def __init__(self, ledger: Verbs, runner: Runs, flow: Flow) -> None:
         self._ledger = ledger
         self._runner = runner
         self._flow = flow

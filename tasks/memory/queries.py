@@ -1,6 +1,7 @@
 """Reading the record in memory. The same answers as those of `tasks.queries`."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -94,6 +95,12 @@ class MemoryQueries:
         """The queues of all tasks, by name."""
         with self._store.lock:
             return sorted({row.new.queue_name for row in self._store.rows.values() if not row.new.is_run})
+
+    def ready_at(self, task_id: UUID) -> datetime | None:
+        """When a waiting task is due."""
+        with self._store.lock:
+            row = self._store.rows.get(task_id)
+            return None if row is None else row.ready_at
 
     def snapshots(self, task_id: UUID) -> dict[int, Any]:
         """What a task has saved, by version."""
