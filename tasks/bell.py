@@ -3,14 +3,11 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 from uuid import UUID
 
+from tasks.herald import EVENTS_CHANNEL
 from tasks.ids import parse_id
 from tasks.notices import Listener
-
-#: Carries the ids of tasks to which something happened, by commas; an empty text means: look at everything.
-EVENTS_CHANNEL: Final = "callboard_events"
 
 
 class Bell:

@@ -11,7 +11,7 @@ from tasks.ids import parse_id
 from tasks.memory.store import Row, Store, as_json
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage
 from tasks.states import BLOCKED, CANCELLED, FAILED, RETRYING, SCHEDULED
-from tasks.values import NewTask, RunState, StageState
+from tasks.values import NewTask, RunState, StageState, TaskType
 
 WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
 
@@ -87,7 +87,7 @@ class MemoryQueries:
             runs = [row for row in self._store.rows.values() if row.new.is_run and not row.is_over]
             return [row.new.id for row in runs if not self.is_at_work(row.new.id)][:limit]
 
-    def task_types(self) -> dict[str, str]:
+    def task_types(self) -> dict[str, TaskType]:
         """None: nobody else declares types here."""
         return {}
 
