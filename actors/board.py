@@ -14,7 +14,7 @@ from actors.errors import NotFinished, TaskFailed
 from actors.kept import as_kept
 from actors.registry import makes_tasks
 from actors.requests import SYNONYMS, TaskRequest, in_utc, order_of, prefixed, statuses
-from actors.submission import Submission, Submittable
+from actors.submission import Submission, Submittable, asked_for
 from tasks.errors import Conflict, DependencyMissing, InvalidField, NotFound, Unavailable
 from tasks.ids import parse_id
 from tasks.ports import Questions, Verbs
@@ -209,12 +209,15 @@ class Board:
         return self._ask(lambda: self._submission.prepare(order, of))
 
     def _submit(self, prepared: Sequence[list[NewTask]]) -> list[Task]:
-        """Record what is new of it; an id that is on record already is answered with the task that has it."""
+        """Record what is new of it; an id or a unique key on record is answered with the task that has it."""
         ids = [tasks[0].id for tasks in prepared]
         there = {task.task_id for task in self._ask(lambda: self._queries.tasks_by_id(ids))}
         new = [tasks for tasks in prepared if tasks[0].id not in there]
         if new:
-            self._committed(lambda: self._submission.record(new, patience=PATIENCE_SECONDS))
+            committed = self._committed(lambda: self._submission.record(new, patience=PATIENCE_SECONDS))
+            answers = zip(new, asked_for(new, committed), strict=True)
+            answered = {tasks[0].id: accepted.id for tasks, accepted in answers}
+            ids = [answered.get(one, one) for one in ids]
         return self._ask(lambda: self._queries.tasks_by_id(ids))
 
     def _ask(self, question: Callable[[], T]) -> T:

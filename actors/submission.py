@@ -148,6 +148,12 @@ class Submission:
         return self._declared[task_type]
 
 
+def asked_for(prepared: Sequence[Sequence[NewTask]], committed: Sequence[Accepted]) -> list[Accepted]:
+    """Of what `Submission.record` answers, the task of each order; the stages of new runs are left out."""
+    stages = {task.id for tasks in prepared for task in tasks[1:]}
+    return [one for one in committed if one.id not in stages]
+
+
 def task_of(
     order: Order,
     defaults: Defaults,

@@ -13,9 +13,10 @@ from api import idempotency
 from api.caller import Caller, caller_of
 from api.desk import Desk
 from api.media import read_object, render
-from api.orders import as_task, read_order
+from api.orders import read_order
 from api.resources.task import PATIENCE, no_task, read_task
 from api.resources.tasks import address
+from api.submitting import submit
 from pipelines import derivatives
 from pipelines.recovery import Recovery
 from tasks.errors import Conflict, InvalidField
@@ -66,14 +67,9 @@ class Moves:
         order = _order(parent, body, caller, is_run=is_run)
         prepared = await self._desk.ask(derivatives.prepare, kit.submission, order, parent)
         once = idempotency.read(req, caller, body)
-        committed = await self._desk.committed(kit.submission.record([prepared], once=once))
-        accepted = next((one for one in committed if one.id == prepared[0].id), committed[0])
-        resp.location = address(accepted.id)
-        if accepted.id == prepared[0].id:
-            render(resp, as_task(prepared[0], accepted), 202)
-            return
-        resp.set_header(idempotency.REPLAYED_HEADER, "true")
-        render(resp, await read_task(self._desk, str(accepted.id), caller), 202)
+        (task,) = await submit(self._desk, resp, [prepared], once)
+        resp.location = address(task.task_id)
+        render(resp, task, 202)
 
     async def _answer(self, resp: Response, task_id: str, caller: Caller, outcome: str) -> None:
         """The task in its new round, or why there is none."""

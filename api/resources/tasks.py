@@ -13,12 +13,13 @@ from api import idempotency
 from api.caller import caller_of
 from api.desk import Desk
 from api.media import read_object, render
-from api.orders import as_task, prepare, read_order
+from api.orders import prepare, read_order
 from api.parameters import read_query, task_filter, task_page
 from api.schemas import BatchRequest, TaskListing
-from tasks.errors import Conflict, DependencyMissing
+from api.submitting import submit
+from tasks.errors import DependencyMissing
 from tasks.records import Task
-from tasks.values import Accepted, NewTask
+from tasks.values import NewTask
 
 PREFIX = "/api/v1"
 
@@ -74,30 +75,9 @@ class Tasks:
             else await self._desk.ask(prepare, submission, orders, prefixes=prefixes)
         )
         try:
-            committed = await self._desk.committed(submission.record(prepared, once=once))
+            return await submit(self._desk, resp, prepared, once)
         except DependencyMissing as error:
             raise prefixed(error, _prefix_of(error.task_id, prepared, prefixes)) from None
-        answered = await self._answer(prepared, committed)
-        if once is not None and not {task.task_id for task in answered} & {tasks[0].id for tasks in prepared}:
-            resp.set_header(idempotency.REPLAYED_HEADER, "true")
-        return answered
-
-    async def _answer(
-        self, prepared: Sequence[Sequence[NewTask]], committed: Sequence[Accepted]
-    ) -> list[Task]:
-        """The tasks that were asked for: new ones, and those that an idempotency or a unique key found."""
-        # The first task of an order is the one that was asked for; the others are its stages.
-        new = {tasks[0].id: tasks[0] for tasks in prepared}
-        stages = {task.id for tasks in prepared for task in tasks[1:]}
-        asked = [one for one in committed if one.id not in stages]
-        known = {one.id for one in asked if one.id not in new}
-        found: dict[UUID, Task] = {}
-        if known:
-            tasks = await self._desk.ask(self._desk.kit.queries.tasks_by_id, list(known))
-            found = {task.task_id: task for task in tasks}
-        if len(asked) < len(prepared) or known - found.keys():
-            raise Conflict("A task that this key stands for was removed meanwhile: take a new key.")
-        return [found[one.id] if one.id in found else as_task(new[one.id], one) for one in asked]
 
     def _is_quick(self, orders: list[Order]) -> bool:
         """Whether preparing takes less than the way to a thread and back: our own actors need no look-up."""

@@ -6,8 +6,10 @@ import socket
 import time
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
+import psycopg
 import pytest
 from falcon.testing import TestClient
 
@@ -184,6 +186,118 @@ def test_status_takes_several_words_and_words_for_several(client: TestClient, ki
 
 def test_a_moment_in_a_query_may_have_lost_its_plus(client: TestClient) -> None:
     assert client.simulate_get(f"{TASKS}?created_after=2020-01-01T00:00:00+02:00").status_code == 200
+
+
+# --- unique keys, callbacks ------------------------------------------------------------------------
+
+
+def test_the_same_unique_key_answers_with_the_task_that_has_it_as_it_is_now(
+    client: TestClient, kit: Kit
+) -> None:
+    first = submit(client, unique_key="order-7", payload=1)
+    finish(kit, "done")
+
+    again = submit(client, unique_key="order-7", payload=2)
+
+    assert (again["task_id"], again["payload"], again["status"]) == (first["task_id"], 1, "completed")
+    assert client.simulate_get(TASKS).json["total"] == 1
+
+
+def test_a_batch_answers_each_place_with_the_task_that_has_its_key(client: TestClient) -> None:
+    known = submit(client, unique_key="old")["task_id"]
+    items = [{"task_type": "test", "unique_key": key} for key in ("old", "new", "new")]
+    items.append({"task_type": "shouting", "payload": {"words": ["a"]}, "unique_key": "old"})
+
+    answer = client.simulate_post(f"{TASKS}/batch", json={"tasks": items})
+
+    assert answer.status_code == 202
+    assert ids(answer) == [known, ids(answer)[1], ids(answer)[1], known]
+    assert client.simulate_get(TASKS, params={"stages": "true"}).json["total"] == 2
+
+
+def test_a_key_is_free_again_when_its_task_was_deleted(client: TestClient, kit: Kit) -> None:
+    # Given a finished task with both kinds of keys, that was deleted
+    headers = {"Idempotency-Key": "request-1"}
+    body = {"task_type": "test", "unique_key": "order-7"}
+    first = client.simulate_post(TASKS, json=body, headers=headers).json["task_id"]
+    finish(kit, None)
+    assert kit.ledger.delete(UUID(first)).result(5) == "deleted"
+
+    # Then the request itself is over and says so, and another one makes a new task
+    repeated = client.simulate_post(TASKS, json=body, headers=headers)
+    assert (repeated.status_code, repeated.json["code"]) == (409, "conflict")
+    assert submit(client, unique_key="order-7")["task_id"] != first
+
+
+def test_a_callback_url_is_kept_and_never_shown(client: TestClient, database_url: str) -> None:
+    url = "https://hook.example.org:8443/callbacks?token=secret"
+    task = submit(client, callback_url=url)
+
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT callback_url FROM tasks").fetchall() == [(url,)]
+    for path in (TASKS, f"{TASKS}/{task['task_id']}", f"{TASKS}/{task['task_id']}/history"):
+        assert "secret" not in client.simulate_get(path).text
+    assert "callback_url" not in task
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("unique_key", ""),
+        ("unique_key", "two words"),
+        ("unique_key", "line\n"),
+        ("unique_key", "x" * 256),
+        ("unique_key", 7),
+        ("callback_url", ""),
+        ("callback_url", "ftp://secret.example.org"),
+        ("callback_url", "//secret.example.org"),
+        ("callback_url", "https://"),
+        ("callback_url", "https://secret example.org"),
+        ("callback_url", "https://secret.example.org:port/"),
+        ("callback_url", "https://secret.example.org:99999/"),
+        ("callback_url", "https://[secret/"),
+        ("callback_url", "https://secret.example.org/" + "x" * 2_048),
+        ("callback_url", ["https://secret.example.org"]),
+        ("parent_id", str(new_id())),
+    ],
+)
+def test_a_key_or_a_callback_that_makes_no_sense_is_refused_by_name(
+    client: TestClient, field: str, value: object
+) -> None:
+    items = {"tasks": [{"task_type": "test"}, {"task_type": "test", field: value}]}
+    alone = client.simulate_post(TASKS, json={"task_type": "test", field: value})
+    batch = client.simulate_post(f"{TASKS}/batch", json=items)
+
+    assert (alone.status_code, batch.status_code) == (422, 422)
+    assert alone.json["errors"][0]["field"] == field
+    assert batch.json["errors"][0]["field"] == f"tasks[1].{field}"
+    assert "secret" not in alone.text + batch.text
+    assert client.simulate_get(TASKS).json["total"] == 0
+
+
+# --- large batches ---------------------------------------------------------------------------------
+
+
+def test_ten_thousand_tasks_are_one_batch(client: TestClient) -> None:
+    items = [{"task_type": "test", "payload": {"n": n}} for n in range(10_000)]
+
+    answer = client.simulate_post(f"{TASKS}/batch", json={"tasks": items})
+
+    assert answer.status_code == 202
+    assert len(set(ids(answer))) == 10_000
+    assert client.simulate_get(TASKS, params={"limit": 1}).json["total"] == 10_000
+
+
+def test_one_bad_item_among_ten_thousand_is_named_and_nothing_is_stored(client: TestClient) -> None:
+    items: list[dict[str, Any]] = [{"task_type": "test"} for _ in range(10_000)]
+    items[9_998] = {"task_type": "test", "priority": 11}
+
+    answer = client.simulate_post(f"{TASKS}/batch", json={"tasks": items})
+
+    assert (answer.status_code, answer.json["errors"][0]["field"]) == (422, "tasks[9998].priority")
+    assert client.simulate_get(TASKS).json["total"] == 0
+    too_many = client.simulate_post(f"{TASKS}/batch", json={"tasks": [{"type": "test"}] * 10_001})
+    assert (too_many.status_code, too_many.json["errors"][0]["field"]) == (422, "tasks")
 
 
 # --- one task --------------------------------------------------------------------------------------

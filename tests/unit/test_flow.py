@@ -55,6 +55,7 @@ class Row(msgspec.Struct):
             run_id=task.run_id,
             stage=task.stage,
             stage_index=task.stage_index,
+            overrides=task.overrides,
         )
 
 
