@@ -176,6 +176,16 @@ def test_an_own_id_makes_a_submission_safe_to_repeat(board: Board) -> None:
     assert again == first
 
 
+def test_a_unique_key_is_answered_with_the_task_that_has_it(board: Board) -> None:
+    first = board.submit("test", {"n": 1}, unique_key="order-7")
+
+    again = board.submit("test", {"n": 2}, unique_key="order-7")
+    many = board.submit_many([{"task_type": "test"}, {"task_type": "test", "unique_key": "order-7"}])
+
+    assert again == many[1] == first
+    assert many[0].task_id != first.task_id
+
+
 def test_a_run_with_an_own_id_is_not_begun_twice(board: Board) -> None:
     own = new_id()
 

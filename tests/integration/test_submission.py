@@ -208,6 +208,46 @@ def test_a_type_that_only_other_processes_know_goes_to_its_queue_unchecked(
     assert (task.queue_name, task.payload) == ("far", [1, "x"])
 
 
+def test_a_pipeline_that_only_other_processes_know_is_a_run_without_stages(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(office.database, [TaskType("far_pipeline", "far", is_pipeline=True)])
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 0.0)
+
+    (run,) = office.submission.prepare(Order(task_type="far_pipeline", payload=[1], max_retries=7))
+
+    assert (run.is_run, run.queue_name, run.overrides) == (True, "far", {"max_retries": 7})
+
+
+def test_limits_of_an_order_are_for_the_stages_of_a_pipeline_and_else_for_the_task(office: Office) -> None:
+    asked: dict[str, Any] = {"max_retries": 0, "timeout": 1.5, "backoff": {"kind": "fixed"}}
+    run, stage = office.submission.prepare(Order(task_type="words", payload="a", **asked))
+    (plain,) = office.submission.prepare(Order(task_type="test", **asked))
+
+    assert run.overrides == stage.overrides == asked
+    assert (stage.max_retries, stage.timeout, stage.backoff) == (0, 1.5, {"kind": "fixed"})
+    assert plain.overrides is None
+
+
+def test_a_key_a_callback_and_a_parent_are_the_runs_and_not_its_stages(office: Office) -> None:
+    asked: dict[str, Any] = {"unique_key": "k", "callback_url": "http://a.b/", "parent_id": new_id()}
+
+    run, stage = office.submission.prepare(Order(task_type="words", payload="a", **asked))
+
+    assert {name: getattr(run, name) for name in asked} == asked
+    assert {getattr(stage, name) for name in asked} == {None}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("unique_key", "a b"), ("unique_key", ""), ("callback_url", "mailto:secret@x")]
+)
+def test_a_key_or_a_callback_that_cannot_be_kept_is_refused(office: Office, field: str, value: str) -> None:
+    ((name, message),) = refused(office.submission, task_type="test", **{field: value}).errors
+
+    assert name == field
+    assert "secret" not in message
+
+
 def test_a_check_sees_the_order_and_may_complete_its_payload(office: Office) -> None:
     submission = office.with_checks({"send": lambda order: {**order.payload, "to": order.user_id}})
 

@@ -17,7 +17,7 @@ from pipelines.composition import Chain, Done, Pipeline, Stage, stage
 from pipelines.errors import CompositionError
 from pipelines.flow import Next
 from tasks.ids import new_id
-from tasks.states import CANCELLED, COMPLETED, FAILED, FINAL, QUEUED, RUNNING
+from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED, FINAL, QUEUED, RUNNING
 from tasks.values import Advance, Claimed, Json, NewTask, RunState, StageState
 
 DEFAULTS = Defaults(max_retries=3, timeout=300.0)
@@ -159,6 +159,37 @@ def test_a_stage_has_the_policy_of_its_actor_and_else_the_defaults() -> None:
     assert (first.task.queue_name, first.task.max_retries, first.task.timeout) == ("text", 7, 9)
     assert first.task.backoff == {"kind": "fixed"}
     assert (other.task.queue_name, other.task.max_retries, other.task.timeout) == ("default", 3, 300.0)
+
+
+def test_what_the_order_of_a_run_says_goes_before_the_policies_of_all_stages() -> None:
+    # Given a run whose order says some of it
+    asked = {"max_retries": 0, "timeout": 2.5}
+    run = board(split | measure.map() | total, "a bc", overrides=asked)
+
+    # When all of its stages have come into being: after each other, and after a join
+    while run.open:
+        for row in run.open:
+            run.execute(row)
+        run.settle()
+
+    # Then each has what was said, and the rest from its policy
+    tasks = [row.task for row in run.rows.values()]
+    assert len(tasks) == 4
+    assert {(task.max_retries, task.timeout) for task in tasks} == {(0, 2.5)}
+    assert [task.backoff for task in tasks] == [{"kind": "fixed"}, None, None, None]
+
+
+def test_a_run_without_stages_begins_when_it_waits_for_no_other_task() -> None:
+    # Given a run that was submitted by a process that does not know its pipeline
+    run = board(split | total, "a")
+    run.rows.clear()
+
+    # Then nothing begins while it is blocked, and its first stage after that
+    run.status = BLOCKED
+    assert run.settle() is None
+    run.status = QUEUED
+    run.settle()
+    assert [(row.task.stage, row.task.payload) for row in run.open] == [("split", "a")]
 
 
 def test_a_run_that_waits_makes_its_first_stage_wait_as_long() -> None:
