@@ -791,6 +791,99 @@ def test_nothing_is_stamped_while_the_window_is_full_or_something_older_waits(re
     assert [hint.task_id for hint in wire.hints] == [older, younger]
 
 
+def test_of_a_batch_only_as_many_are_stamped_as_there_is_room_for_best_rank_first(record: Record) -> None:
+    wire = Wire()
+    wire.rooms = {QUEUE: 3}
+    record.ledger.publish_through(wire)
+    batch = [a_task(priority=priority) for priority in (2, 8, 5, 9, 1)]
+
+    record.ledger.submit(batch).result(10)
+
+    assert [hint.priority for hint in wire.hints] == [9, 8, 5]
+    assert record.one("SELECT count(*) FROM task_state WHERE dispatch IS NULL") == 2
+
+
+def test_who_has_many_messages_under_way_gets_less_of_a_priority_than_others(record: Record) -> None:
+    wire = Wire()
+    record.ledger.publish_through(wire)
+
+    record.ledger.submit([a_task(user_id="ann") for _ in range(40)]).result(10)
+    record.submit(user_id="ann")
+    record.submit(user_id="bob")
+
+    assert [hint.priority for hint in wire.hints] == [1] * 40 + [1, 5]
+
+
+def test_nothing_is_stamped_that_would_overtake_a_message_whose_time_has_come(record: Record) -> None:
+    # Given a message of low priority that has waited for seven minutes
+    wire = Wire()
+    record.ledger.publish_through(wire)
+    record.submit(priority=2)
+    record.sql.execute("UPDATE task_state SET rank = rank - 420")
+    # When a high and a critical task come
+    high = record.submit(priority=8)
+    # Then the high one is left to the dispatcher, which sends it so that it comes after
+    assert [hint.priority for hint in wire.hints] == [2]
+    assert record.ledger.take(QUEUE, 5, 900).result(10) == 1
+    assert [(hint.task_id, hint.priority) for hint in wire.hints[1:]] == [(high, 2)]
+    # and the critical one overtakes both
+    record.submit(priority=10)
+    assert [hint.priority for hint in wire.hints[2:]] == [10]
+
+
+def test_a_full_window_is_closed_to_all_but_those_that_overtake_what_is_in_it(record: Record) -> None:
+    wire = Wire()
+    low = [record.submit(priority=2) for _ in range(10)]
+    record.ledger.publish_through(wire)
+    assert record.ledger.take(QUEUE, 50, 900, window=4).result(10) == 4
+    assert record.ledger.take(QUEUE, 50, 901, window=4).result(10) == 0
+
+    critical = record.submit(priority=10)
+
+    assert record.ledger.take(QUEUE, 50, 902, window=4).result(10) == 1
+    assert [hint.task_id for hint in wire.hints] == [*low[:4], critical]
+
+
+def test_what_rabbitmq_has_lost_does_not_keep_the_window_closed(record: Record) -> None:
+    for _ in range(8):
+        record.submit()
+    assert record.ledger.take(QUEUE, 50, 900, window=4).result(10) == 4
+    record.sql.execute("UPDATE task_state SET dispatched_at = now() - interval '2 s' WHERE dispatch = 900")
+
+    assert record.ledger.take(QUEUE, 50, 901, window=4, gone_after=3).result(10) == 0
+    assert record.ledger.take(QUEUE, 50, 902, window=4, gone_after=1).result(10) == 4
+
+
+def test_few_tasks_are_fetched_before_the_many_of_another_tenant(record: Record) -> None:
+    record.ledger.submit([a_task(user_id="ann") for _ in range(100)]).result(10)
+    few = {record.submit(user_id="bob") for _ in range(5)}
+
+    fetched = [claim.id for claim in record.fetch(limit=7)]
+
+    assert few <= set(fetched)
+    assert len(record.fetch(limit=200)) == 98
+
+
+def test_a_hundred_tenants_and_more_all_have_their_turn(record: Record) -> None:
+    record.ledger.submit([a_task(user_id=f"user-{n}") for n in range(250)]).result(10)
+
+    assert len({claim.user_id for _ in range(50) for claim in record.fetch(limit=5)}) == 250
+
+
+def test_what_others_overtake_all_the_while_is_sent_again(record: Record) -> None:
+    # Given messages of a tenant with many, and one of another that came later and runs
+    record.ledger.submit([a_task(user_id="ann") for _ in range(40)]).result(10)
+    assert record.ledger.take(QUEUE, 40, 900).result(10) == 40
+    record.ledger.close_dispatch(900).result(10)
+    record.sql.execute("UPDATE task_state SET dispatched_at = now() - interval '1 min'")
+    assert record.ledger.resend(QUEUE, 30, overtaken=True).result(10) == 0
+    other = record.submit(user_id="bob")
+    record.ledger.take(QUEUE, 1, 901).result(10)
+    assert isinstance(record.ledger.claim(Arrival(other, 901)).result(10), Claimed)
+    # Then those that were overtaken come back
+    assert record.ledger.resend(QUEUE, 30, overtaken=True).result(10) == 40
+
+
 def test_take_publishes_the_best_ranks_first_and_nothing_twice(record: Record) -> None:
     wire = Wire()
     ids = {priority: record.submit(priority=priority) for priority in (1, 9, 5)}
