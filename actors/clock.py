@@ -11,6 +11,7 @@ from actors.dispatcher import Dispatcher
 from tasks.coroner import Coroner
 from tasks.ledger import Ledger
 from tasks.ledger.recovery import BATCH
+from tasks.ledger.statistics import BATCH as FOLDED_AT_ONCE
 from tasks.queries import Queries
 
 log = logging.getLogger("callboard.clock")
@@ -87,6 +88,7 @@ class Clock:
             self._try("reopen", self.reopen)
             self._try("settle", self.settle)
             self._try("unblock", self.unblock)
+            self._try("fold", self.fold)
         if time.monotonic() - self._pruned_at > PRUNE_SECONDS:
             self._pruned_at = time.monotonic()
             self._try("prune", self.prune)
@@ -117,10 +119,16 @@ class Clock:
         """Move tasks whose dependency ended in a process that then died before it could look at them."""
         self._ledger.unblock().result(PATIENCE_SECONDS)
 
+    def fold(self) -> None:
+        """Fold what was tallied since the last time into the statistics."""
+        while self._ledger.fold().result(PATIENCE_SECONDS) >= FOLDED_AT_ONCE:
+            pass
+
     def prune(self) -> None:
-        """Forget idempotency keys that are over, and dependencies of tasks that wait no more."""
+        """Forget what is over: idempotency keys, dependencies, and the finer statistics of long ago."""
         self._ledger.prune_keys().result(PATIENCE_SECONDS)
         self._ledger.unlink().result(PATIENCE_SECONDS)
+        self._ledger.thin_out().result(PATIENCE_SECONDS)
 
     def _try(self, what: str, step: Callable[[], object]) -> None:
         try:

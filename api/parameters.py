@@ -72,6 +72,8 @@ def task_filter(asked: TaskListing, caller: Caller) -> TaskFilter:
         parent_id=asked.parent_id,
         created_after=in_utc(asked.created_after, "created_after"),
         created_before=in_utc(asked.created_before, "created_before"),
+        retryable=asked.retryable,
+        q=asked.q,
         stages=asked.stages,
     )
 

@@ -65,7 +65,12 @@ class Paged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskListing(Paged, frozen=True, kw_only=True):
-    """The query string of ``GET /tasks``; ``status`` takes several, by commas."""
+    """The query string of ``GET /tasks``; ``status`` takes several, by commas.
+
+    ``retryable`` are those that a retry would take. ``q`` is looked for in type, project, knowledge base,
+    tags, message, error and payload, and at the beginning of the id: in the newest 20,000 tasks that fit
+    the rest.
+    """
 
     task_type: Id | None = None
     queue_name: Id | None = None
@@ -77,6 +82,8 @@ class TaskListing(Paged, frozen=True, kw_only=True):
     parent_id: UUID | None = None
     created_after: Moment | None = None
     created_before: Moment | None = None
+    retryable: bool | None = None
+    q: Annotated[str, Meta(max_length=200)] | None = None
     stages: bool = False
 
 

@@ -1,23 +1,23 @@
 """Reading the record. Nothing here writes."""
 
-import base64
-import binascii
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from peewee import JOIN, SQL, Value, fn
+from peewee import JOIN, SQL, fn
 from playhouse.pool import PooledPostgresqlDatabase
 
-from tasks import history
+from tasks import history, lists, statistics
 from tasks.database import session
-from tasks.errors import InvalidField
+from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage
-from tasks.states import BLOCKED, QUEUED, RETRYING, SCHEDULED
+from tasks.states import BLOCKED, QUEUED, RETRYING, RUNNING, SCHEDULED
+from tasks.statistics import Statistics
 from tasks.values import Backlog, Claimed, NewTask, RunState, StageState, TaskType
+from tasks.windows import Window
 
-EXACT_UP_TO = 10_000
 #: What a task of a state waits for.
 WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
 
@@ -27,6 +27,7 @@ class Queries:
 
     def __init__(self, database: PooledPostgresqlDatabase) -> None:
         self._database = database
+        self._estimates = Estimates()
         database.bind(MODELS)
 
     def task(self, task_id: UUID, *, owner: str | None = None) -> Task | None:
@@ -36,14 +37,13 @@ class Queries:
             if owner is not None:
                 query = query.where(TaskRow.user_id == owner)
             row = query.first()
-            return None if row is None else _task(row, self._served([row]))
+            return None if row is None else self._shown([row])[0]
 
     def tasks_by_id(self, ids: Sequence[UUID]) -> list[Task]:
         """These tasks, in this order; those that do not exist are left out."""
         with session(self._database):
             rows = list(self._rows().where(TaskRow.id.in_(ids)))
-            served = self._served(rows)
-        found = {row.id: _task(row, served) for row in rows}
+            found = {task.task_id: task for task in self._shown(rows)}
         return [found[one] for one in ids if one in found]
 
     def tasks(self, wanted: TaskFilter, page: Page) -> TaskPage:
@@ -52,33 +52,44 @@ class Queries:
         Raises:
           InvalidField: the cursor is not one that an earlier page gave.
         """
-        conditions = _conditions(wanted)
+        demands = lists.conditions(wanted)
         with session(self._database):
-            query = self._rows().where(*conditions).order_by(TaskRow.id.desc())
+            query = self._rows()
+            oldest = lists.oldest_searched(demands) if wanted.q else None
+            if wanted.q:
+                demands = [*demands, lists.containing(wanted.q)]
+            if oldest is not None:
+                demands.append(TaskRow.id >= oldest)
+            query = query.where(*demands).order_by(TaskRow.id.desc())
             query = (
-                query.where(TaskRow.id < _cursor_id(page.cursor))
+                query.where(TaskRow.id < lists.last_id(page.cursor))
                 if page.cursor
                 else query.offset(page.offset)
             )
             rows = list(query.limit(page.limit + 1))
-            total, exact = self._count(conditions, wanted)
-            served = self._served(rows)
-        shown = rows[: page.limit]
+            count = lists.count(self._database, wanted, demands)
+            shown = self._shown(rows[: page.limit])
         more = len(rows) > page.limit
-        return TaskPage([_task(row, served) for row in shown], total, exact, _cursor(shown) if more else None)
+        cursor = lists.cursor_after(rows[: page.limit]) if more else None
+        return TaskPage(shown, count.total, count.is_exact and oldest is None, cursor)
+
+    def statistics(self, window: Window) -> Statistics:
+        """How many tasks there were in a window, how they ended, and how long they took."""
+        with session(self._database):
+            return statistics.read(self._database.execute_sql, window)
 
     def tally(self, wanted: TaskFilter) -> dict[tuple[str, bool], int]:
         """How many tasks match, by their state and whether they are stages."""
         is_stage = TaskRow.run_id.is_null(False)
         with session(self._database):
             query = TaskRow.select(StateRow.status, is_stage, fn.COUNT(SQL("1")))
-            query = query.join(StateRow, on=(TaskRow.id == StateRow.id)).where(*_conditions(wanted))
+            query = query.join(StateRow, on=(TaskRow.id == StateRow.id)).where(*lists.all_conditions(wanted))
             rows: Any = query.group_by(StateRow.status, is_stage).tuples()
             return {(status, stage): count for status, stage, count in rows}
 
     def ids_after(self, wanted: TaskFilter, after: UUID | None, limit: int) -> list[UUID]:
         """The ids of the next tasks that match, oldest first; ``after`` is the last one of those before."""
-        conditions = _conditions(wanted)
+        conditions = lists.all_conditions(wanted)
         if after is not None:
             conditions.append(TaskRow.id > after)
         with session(self._database):
@@ -196,19 +207,12 @@ class Queries:
             StateRow, JOIN.INNER, on=(TaskRow.id == StateRow.id), attr="state"
         )
 
-    def _count(self, conditions: list[Any], wanted: TaskFilter) -> tuple[int, bool]:
-        query = TaskRow.select(SQL("1")).join(StateRow, on=(TaskRow.id == StateRow.id)).where(*conditions)
-        limited = query.limit(EXACT_UP_TO + 1)
-        total = limited.count()
-        if total <= EXACT_UP_TO:
-            return total, True
-        plain = wanted == TaskFilter(
-            owner=wanted.owner,
-            statuses=wanted.statuses,
-            task_type=wanted.task_type,
-            queue_name=wanted.queue_name,
-        )
-        return (query.count(), True) if plain else (EXACT_UP_TO, False)
+    def _shown(self, rows: list[Any]) -> list[Task]:
+        """Rows as readers get them."""
+        running = [row for row in rows if row.state.status == RUNNING]
+        medians = self._estimates.medians(running, self._database.execute_sql)
+        served = self._served(rows)
+        return [_task(row, served, completion(row.state, medians.get(row.task_type))) for row in rows]
 
     def _served(self, rows: list[Any]) -> "Served | None":
         if not any(row.state.status == QUEUED for row in rows):
@@ -237,44 +241,6 @@ class Served:
         return None if row.queue_name in self._queues else "no worker for its queue"
 
 
-def _conditions(wanted: TaskFilter) -> list[Any]:
-    simple = {
-        TaskRow.user_id: wanted.owner,
-        TaskRow.task_type: wanted.task_type,
-        TaskRow.queue_name: wanted.queue_name,
-        TaskRow.kb_id: wanted.kb_id,
-        TaskRow.project_id: wanted.project_id,
-        TaskRow.parent_id: wanted.parent_id,
-        TaskRow.run_id: wanted.run_id,
-    }
-    conditions: list[Any] = [SQL("true")]
-    conditions += [field == value for field, value in simple.items() if value is not None]
-    if wanted.user_id is not None:
-        conditions.append(TaskRow.user_id == wanted.user_id)
-    if wanted.statuses:
-        conditions.append(StateRow.status.in_(wanted.statuses))
-    if wanted.tag is not None:
-        conditions.append(Value(wanted.tag) == fn.ANY(TaskRow.tags))
-    if wanted.created_after is not None:
-        conditions.append(TaskRow.created_at >= wanted.created_after)
-    if wanted.created_before is not None:
-        conditions.append(TaskRow.created_at < wanted.created_before)
-    if not wanted.stages and wanted.run_id is None:
-        conditions.append(TaskRow.run_id.is_null())
-    return conditions
-
-
-def _cursor(rows: list[Any]) -> str:
-    return base64.urlsafe_b64encode(rows[-1].id.bytes).decode().rstrip("=")
-
-
-def _cursor_id(cursor: str) -> UUID:
-    try:
-        return UUID(bytes=base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, binascii.Error):
-        raise InvalidField.of("cursor", "is not a cursor of an earlier page; leave it out to begin") from None
-
-
 def _as_asked(row: Any) -> NewTask:
     return NewTask(
         id=row.id,
@@ -297,7 +263,7 @@ def _as_asked(row: Any) -> NewTask:
     )
 
 
-def _task(row: Any, served: Served | None) -> Task:
+def _task(row: Any, served: Served | None, estimate: datetime | None) -> Task:
     state = row.state
     ended = state.finished_at
     started = state.started_at
@@ -336,7 +302,7 @@ def _task(row: Any, served: Served | None) -> Task:
         started_at=started,
         completed_at=ended,
         duration_ms=duration,
-        estimated_completion=None,
+        estimated_completion=estimate,
         wait_reason=wait,
     )
 

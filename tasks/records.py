@@ -50,7 +50,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which tasks to list; None does not filter. ``owner`` is the user whose tasks may be seen at all."""
+    """Which tasks to list; None does not filter. ``owner`` is the user whose tasks may be seen at all.
+
+    ``retryable`` are those that the verb retry takes. ``q`` is a text in a task's type, project, knowledge
+    base, tags, message, error or payload, in whatever case, or the beginning of its id; it is looked for in
+    the newest 20,000 tasks that fit the rest.
+    """
 
     owner: str | None = None
     statuses: tuple[str, ...] = ()
@@ -64,6 +69,8 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     run_id: UUID | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    retryable: bool | None = None
+    q: str | None = None
     stages: bool = False
 
 

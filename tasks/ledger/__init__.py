@@ -28,6 +28,7 @@ from tasks.ledger import (
     rounds,
     runs,
     snapshots,
+    statistics,
     submissions,
 )
 from tasks.ledger.group import Group
@@ -69,6 +70,8 @@ STATEMENTS: dict[str, Statement] = {
     "resend": dispatches.resend,
     "prune": idempotency.prune,
     "unlink": dependencies.unlink,
+    "fold": statistics.fold,
+    "thin_out": statistics.thin_out,
     "take": dispatches.take,
     "take_dead": dispatches.take_dead,
     "claim": claims.claim,
@@ -257,6 +260,14 @@ class Ledger:
     def unlink(self) -> Future[None]:
         """Forget the dependencies of tasks that wait no more."""
         return self._group.add("unlink", dependencies.Unlink())
+
+    def fold(self) -> Future[int]:
+        """Fold tallies into the statistics: how many, a full batch if there may be more."""
+        return self._group.add("fold", statistics.Fold())
+
+    def thin_out(self) -> Future[None]:
+        """Forget the finer buckets of the statistics of long ago."""
+        return self._group.add("thin_out", statistics.ThinOut())
 
     def take(
         self,

@@ -81,6 +81,7 @@ def insert_tasks(
     queues = {task.queue_name for task in tasks if not task.is_run}
     rows = tx.named(_INSERT, _parameters(tx, tasks, blocked, queues))
     accepted = {row[0]: Accepted(*row[:4]) for row in rows}
+    tx.created.update(accepted)
     by_id = {task.id: task for task in tasks}
     for task_id, status, _, _, dispatch, wire in rows:
         task = by_id[task_id]

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from tasks.ledger import statistics
 from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.states import FINAL
 
@@ -115,6 +116,7 @@ def remove(tx: Transaction, ids: Sequence[UUID], *, with_letters: bool = True) -
     if not ids:
         return
     gone = list(ids)
+    statistics.forget(tx, gone)
     tx.execute(_MET, gone)
     for table, column in _ROWS if with_letters else _ROWS[1:]:
         tx.execute(f"DELETE FROM {table} WHERE {column} = ANY(%s)", gone)

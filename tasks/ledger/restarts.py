@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from tasks.ids import new_id
+from tasks.ledger import statistics
 from tasks.ledger.inserts import insert_tasks
 from tasks.ledger.removals import remove
 from tasks.ledger.rounds import KEPT, MISSING, Letters, Opening, open_rounds
@@ -195,5 +196,6 @@ def _restart_one_run(tx: Transaction, item: RunRestart) -> object:
 def _give(tx: Transaction, given: dict[UUID, Any]) -> None:
     """Complete stages with outputs that people gave."""
     if given:
+        statistics.unfold(tx, given)
         tx.moves(_GIVE, as_json([{"id": one, "output": output} for one, output in given.items()]))
         tx.ended.update(given)

@@ -66,6 +66,9 @@ class Transaction:
         self.publications: list[Publication] = []
         #: Tasks that reached a final state here: others may wait for them.
         self.ended: set[UUID] = set()
+        #: Those of them that are in the statistics already, and new tasks that are not yet.
+        self.counted: set[UUID] = set()
+        self.created: set[UUID] = set()
         #: Verbs that are due after the commit, as (kind, item, rows).
         self.follow_ups: list[tuple[str, Any, int]] = []
         self.queues_seen: set[str] = set()

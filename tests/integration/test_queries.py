@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
-from tasks import queries as module
+from tasks import lists as module
 from tasks.catalogue import declare
 from tasks.database import connect
 from tasks.errors import InvalidField, Unavailable

@@ -1,0 +1,276 @@
+"""Reading statistics: exact at every moment, from folded buckets, tallies, and the tasks of broken minutes.
+
+A window is covered by whole days, hours and minutes as far as such buckets are kept (see `tasks.windows`);
+what is left at its ends is read from the tasks themselves.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from tasks.states import CANCELLED, COMPLETED, FAILED, FINAL, UNFINISHED
+from tasks.windows import Window, plan
+
+SUBMITTED = "submitted"
+#: A slot of a histogram is so many times as wide as the one before.
+SLOT_GROWTH = 1.05
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tasks there were and how they ended; durations are those of completed tasks, in milliseconds.
+
+    ``success_rate`` is 0-100 of the completed and failed ones. Where nothing has ended, figures are 0.
+    Percentiles are exact to 2.5%.
+    """
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    success_rate: float
+    avg_duration_ms: float
+    p50: float
+    p95: float
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One bucket of a series, by when tasks were created."""
+
+    start: datetime
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+
+
+class Series(msgspec.Struct, frozen=True):
+    """Buckets (``minute``, ``hour`` or ``day``) in their order; those without tasks are left out."""
+
+    bucket: str
+    points: list[Point]
+
+
+class Statistics(Figures, frozen=True, kw_only=True):
+    """The figures of a window: of all tasks, of each type and queue, and as a series."""
+
+    by_type: dict[str, Figures]
+    by_queue: dict[str, Figures]
+    series: Series
+
+
+_PARTS = """
+WITH pieces AS (
+    SELECT * FROM unnest(%(levels)s::text[], %(since)s::timestamptz[], %(until)s::timestamptz[],
+        %(uses)s::text[]) AS p(level, since, until, use)
+), parts AS MATERIALIZED (
+    SELECT p.use, s.task_type, s.queue_name, s.status, s.bucket AS at, s.count, s.duration_ms, s.slots,
+        s.numbers
+    FROM pieces p JOIN statistics s ON s.level = p.level
+        AND (p.level = 'all' OR (s.bucket >= p.since AND s.bucket < p.until))
+    WHERE s.everyone = %(everyone)s AND s.user_id = %(user)s {narrower}
+    UNION ALL
+    SELECT p.use, s.task_type, s.queue_name, s.status, s.minute, s.count, s.duration_ms, s.durations,
+        array_fill(sign(s.count)::bigint, ARRAY[coalesce(cardinality(s.durations), 0)])
+    FROM pieces p JOIN tallies s ON s.minute >= p.since AND s.minute < p.until
+    WHERE p.level <> 'raw' AND (%(everyone)s OR s.user_id = %(user)s) {narrower}
+    UNION ALL
+    SELECT p.use, t.task_type, t.queue_name, what.status, t.created_at, 1, what.duration_ms, what.slots,
+        ARRAY[1::bigint]
+    FROM pieces p JOIN tasks t ON t.created_at >= p.since AND t.created_at < p.until
+    JOIN task_state s USING (id), LATERAL (
+        SELECT 'submitted' AS status, 0::float8 AS duration_ms, NULL::smallint[] AS slots
+        UNION ALL
+        SELECT s.status, coalesce(ms, 0),
+            CASE WHEN ms IS NOT NULL THEN ARRAY[floor(ln(greatest(ms, 0.1)) / ln(1.05::float8))::smallint] END
+        FROM (SELECT CASE WHEN s.status = 'completed'
+            THEN extract(epoch FROM s.finished_at - s.started_at)::float8 * 1000 END AS ms) AS took
+        WHERE s.status IN ('completed', 'failed', 'cancelled')
+    ) AS what
+    WHERE p.level = 'raw' AND (%(everyone)s OR t.user_id = %(user)s) {narrower_raw}
+)"""
+
+_READ = (
+    _PARTS
+    + """
+SELECT 'figures', task_type, queue_name, status, NULL::timestamptz, NULL::smallint, sum(count),
+    sum(duration_ms)
+FROM parts WHERE use <> 'series' GROUP BY 2, 3, 4
+UNION ALL
+SELECT 'durations', task_type, queue_name, NULL, NULL, slot, sum(number), 0
+FROM parts, unnest(slots, numbers) AS h(slot, number) WHERE use <> 'series' AND slot IS NOT NULL
+GROUP BY 2, 3, 6
+UNION ALL
+SELECT 'series', NULL, NULL, status, date_trunc(%(bucket)s, at, 'UTC'), NULL, sum(count), 0
+FROM parts WHERE use <> 'figures' GROUP BY 4, 5"""
+)
+
+_KEPT = """
+SELECT status, sum(kept) FROM (
+    SELECT status, kept FROM statistics s
+    WHERE s.everyone = %(everyone)s AND s.user_id = %(user)s AND s.level = 'all' {narrower}
+    UNION ALL
+    SELECT status, kept FROM tallies s WHERE (%(everyone)s OR s.user_id = %(user)s) {narrower}
+) AS known GROUP BY 1"""
+
+_MEDIANS = """
+SELECT task_type, slot, sum(number) FROM statistics s, unnest(slots, numbers) AS h(slot, number)
+WHERE everyone AND user_id = '' AND level = 'all' AND status = 'completed' AND slot IS NOT NULL
+GROUP BY 1, 2"""
+
+
+def read(execute: Any, window: Window, *, now: datetime | None = None) -> Statistics:
+    """The statistics of a window. ``execute`` runs SQL on a database of the record and gives a cursor."""
+    bucket, pieces = plan(window, now or datetime.now(UTC))
+    narrower = _narrower(window.task_type, window.queue_name, window.stages)
+    raw = narrower.replace("NOT s.is_stage", "t.run_id IS NULL").replace("s.task_type", "t.task_type")
+    sql = _READ.format(narrower=narrower, narrower_raw=raw.replace("s.queue_name", "t.queue_name"))
+    params = {
+        "levels": [piece.level for piece in pieces],
+        "since": [piece.since for piece in pieces],
+        "until": [piece.until for piece in pieces],
+        "uses": [piece.use for piece in pieces],
+        "bucket": bucket,
+        **_whose(window.user),
+        "task_type": window.task_type,
+        "queue_name": window.queue_name,
+    }
+    summary = _Summary()
+    series: dict[datetime, Counter[str]] = {}
+    for what, task_type, queue, status, at, slot, number, duration in execute(sql, params):
+        if what == "series":
+            series.setdefault(at, Counter())[status] += int(number)
+        else:
+            summary.add(task_type, queue, status, slot, int(number), duration)
+    points = [_point(at, series[at]) for at in sorted(series) if any(series[at].values())]
+    return summary.statistics(Series(bucket, points))
+
+
+def kept(
+    execute: Any, *, user: str | None, task_type: str | None, queue_name: str | None, stages: bool
+) -> dict[str, int]:
+    """How many tasks are on record in each final state, and in ``submitted`` all together."""
+    sql = _KEPT.format(narrower=_narrower(task_type, queue_name, stages))
+    params = {**_whose(user), "task_type": task_type, "queue_name": queue_name}
+    return {status: int(number) for status, number in execute(sql, params)}
+
+
+def kept_in(counts: dict[str, int], statuses: Sequence[str]) -> int | None:
+    """How many of ``kept`` are in these states (in any, if there are none); None if it takes counting."""
+    if not statuses:
+        return counts.get(SUBMITTED, 0)
+    asked = set(statuses)
+    final = sum(counts.get(status, 0) for status in asked & FINAL)
+    if not asked & UNFINISHED:
+        return final
+    if asked >= UNFINISHED:
+        return final + counts.get(SUBMITTED, 0) - sum(counts.get(status, 0) for status in FINAL)
+    return None
+
+
+def medians(execute: Any) -> dict[str, float]:
+    """The median duration in milliseconds of each type's completed tasks."""
+    found: dict[str, Counter[int]] = {}
+    for task_type, slot, number in execute(_MEDIANS, {}):
+        found.setdefault(task_type, Counter())[slot] += int(number)
+    return {name: _percentile(durations, 0.5) for name, durations in found.items()}
+
+
+def _whose(user: str | None) -> dict[str, Any]:
+    return {"everyone": user is None, "user": user or ""}
+
+
+def _narrower(task_type: str | None, queue_name: str | None, stages: bool) -> str:
+    conditions = {
+        " AND s.task_type = %(task_type)s": task_type is not None,
+        " AND s.queue_name = %(queue_name)s": queue_name is not None,
+        " AND NOT s.is_stage": not stages,
+    }
+    return "".join(condition for condition, holds in conditions.items() if holds)
+
+
+class _Sum:
+    """What the tasks of one kind add up to."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.durations: Counter[int] = Counter()
+        self.duration = 0.0
+
+    def add(self, status: str | None, slot: int | None, number: int, duration: float) -> None:
+        if slot is not None:
+            self.durations[slot] += number
+        elif status is not None:
+            self.counts[status] += number
+            self.duration += duration
+
+    def figures(self) -> dict[str, Any]:
+        counts, timed = self.counts, sum(self.durations.values())
+        judged = counts[COMPLETED] + counts[FAILED]
+        return {
+            "total": counts[SUBMITTED],
+            "completed": counts[COMPLETED],
+            "failed": counts[FAILED],
+            "cancelled": counts[CANCELLED],
+            "success_rate": round(100 * counts[COMPLETED] / judged, 2) if judged else 0.0,
+            "avg_duration_ms": round(self.duration / timed, 3) if timed else 0.0,
+            "p50": _percentile(self.durations, 0.50),
+            "p95": _percentile(self.durations, 0.95),
+        }
+
+
+class _Summary:
+    """The sums of everything, and of each type and queue."""
+
+    def __init__(self) -> None:
+        self._all = _Sum()
+        self._types: dict[str, _Sum] = {}
+        self._queues: dict[str, _Sum] = {}
+
+    def add(
+        self, task_type: str, queue: str, status: str | None, slot: int | None, number: int, duration: float
+    ) -> None:
+        sums = (
+            self._all,
+            self._types.setdefault(task_type, _Sum()),
+            self._queues.setdefault(queue, _Sum()),
+        )
+        for one in sums:
+            one.add(status, slot, number, duration)
+
+    def statistics(self, series: Series) -> Statistics:
+        return Statistics(
+            **self._all.figures(),
+            by_type=_figures(self._types),
+            by_queue=_figures(self._queues),
+            series=series,
+        )
+
+
+def _figures(sums: dict[str, _Sum]) -> dict[str, Figures]:
+    named = {name: Figures(**sums[name].figures()) for name in sorted(sums)}
+    return {name: figures for name, figures in named.items() if figures.total or figures.completed}
+
+
+def _point(at: datetime, counts: Counter[str]) -> Point:
+    return Point(
+        start=at,
+        total=counts[SUBMITTED],
+        completed=counts[COMPLETED],
+        failed=counts[FAILED],
+        cancelled=counts[CANCELLED],
+    )
+
+
+def _percentile(durations: Counter[int], share: float) -> float:
+    """The duration that so much of a histogram reaches, as the middle of its slot."""
+    rank = math.ceil(share * sum(durations.values()))
+    passed = 0
+    for slot in sorted(durations):
+        passed += durations[slot]
+        if durations[slot] > 0 and passed >= rank:
+            return float(round(SLOT_GROWTH ** (slot + 0.5), 3))
+    return 0.0
