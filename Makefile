@@ -6,8 +6,9 @@ ARGS ?=
 SEEDS ?= 3
 MINUTES ?= 30
 SEED ?=
+CASES ?= 2000
 
-.PHONY: setup demo test check bench faults peers soak fmt lock
+.PHONY: setup demo test check bench faults peers soak fuzz fmt lock
 
 setup: .venv/.complete
 
@@ -32,6 +33,10 @@ faults: setup
 
 soak: setup
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# Made-up requests against a whole Callboard, with all checks of schemathesis. SEED=1 repeats a campaign.
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz --cases $(CASES) $(if $(SEED),--seed $(SEED))
 
 check: setup
 	@$(BIN)/ruff format --check .

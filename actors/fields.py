@@ -66,10 +66,25 @@ def _convert(
     from_text: bool,
 ) -> None:
     try:
-        values[field.name] = msgspec.convert(value, field.type, strict=not from_text)
+        values[field.name] = _converted(value, field.type, from_text)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         errors.append((name + path.rstrip("`"), spell(message, 300)))
+
+
+def _converted(value: Any, kind: Any, from_text: bool) -> Any:
+    if isinstance(value, float) and value.is_integer() and kind is not Any:
+        value = int(value)  # JSON has one kind of numbers: 40.0 is 40
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        if not from_text:
+            raise
+        # Numbers and truth can be told from text; "null" is nothing, and a number is no moment.
+        found = msgspec.convert(value, kind, strict=False)
+        if not isinstance(found, int | float):
+            raise
+        return found
 
 
 @cache

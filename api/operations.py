@@ -35,6 +35,8 @@ from tasks.records import Queue, QueueStats, Task, TaskPage
 #: What any operation below the prefix may answer: Postgres is away.
 ALWAYS = (503,)
 OF_PATHS = (404,)
+#: Two owners may have a knowledge base of one kb_id, so that a caller who sees both must say whose is meant.
+OF_BASES = (409,)
 OF_QUERIES = (422,)
 OF_BODIES = (400, 413, 415, 422)
 #: Another request with the same Idempotency-Key had another body, and a key may be malformed.
@@ -81,6 +83,7 @@ class Operation(NamedTuple):
         for is_so, statuses in (
             (below_prefix, ALWAYS),
             ("{" in self.path, OF_PATHS),
+            ("{kb_id}" in self.path, OF_BASES),
             (self.query is not None, OF_QUERIES),
             (self.body is not None, OF_BODIES),
             (self.once, OF_KEYS),

@@ -19,7 +19,12 @@ MOST_A_PAGE = 1_000
 #: The furthest that a list can be paged into by number; beyond that a cursor is the way.
 FURTHEST = 1_000_000_000
 
-Title = Annotated[str, Meta(min_length=1, max_length=255)]
+# What is only white space names nothing.
+_SOMETHING = r"^[^\x00]*[^\x00\s][^\x00]*$"
+Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=_SOMETHING)]
+BaseTitle = Annotated[str, Meta(min_length=1, max_length=200, pattern=_SOMETHING)]
+# "$" also matches before a last line break, hence the look-ahead.
+BaseId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$(?!\n)")]
 
 # What is checked elsewhere is described here, for readers of the OpenAPI document.
 _STATUS = f"({'|'.join((*STATES, *GROUPS))})"
@@ -128,8 +133,8 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
 class KnowledgeBaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The body of ``POST /knowledge-bases``: an id, a name, or both."""
 
-    kb_id: Name | None = None
-    name: Title | None = None
+    kb_id: BaseId | None = None
+    name: BaseTitle | None = None
     user_id: Id | None = None
 
 

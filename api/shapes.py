@@ -65,7 +65,8 @@ def as_parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
     made = []
     for name, field in _strict(schema)["properties"].items():
         one: dict[str, Any] = {"name": name, "in": "query", "schema": _without_null(field)}
-        made.append(one | ({"required": True} if name in required else {}))
+        # An empty value is as good as none.
+        made.append(one | ({"required": True} if name in required else {"allowEmptyValue": True}))
     return made
 
 

@@ -69,6 +69,8 @@ def is_problem(answer: Any) -> bool:
         ("GET", f"{TASKS}?user_id=a&user_id=b", {}, 422, "invalid_field"),
         ("GET", f"{TASKS}?parent_id=nonsense", {}, 422, "invalid_field"),
         ("GET", f"{TASKS}?created_after=yesterday", {}, 422, "invalid_field"),
+        ("GET", f"{TASKS}?created_after=0.5", {}, 422, "invalid_field"),
+        ("GET", f"{TASKS}?limit=null", {}, 422, "invalid_field"),
         ("GET", f"{TASKS}?created_after=0001-01-01T00:00:00%2B14:00", {}, 422, "invalid_field"),
         ("GET", "/api/v1/knowledge-bases?cursor=nonsense", {}, 422, "invalid_field"),
         ("GET", "/api/v1/knowledge-bases/%00", {}, 404, "not_found"),

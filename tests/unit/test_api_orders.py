@@ -78,7 +78,7 @@ def test_all_wrong_fields_are_named_together() -> None:
         ("task_type", "x" * 101),
         ("queue_name", "ä"),
         ("priority", -1),
-        ("priority", 5.0),
+        ("priority", 5.5),
         ("priority", True),
         ("priority", "urgent"),
         ("max_retries", 101),
@@ -118,3 +118,10 @@ def test_only_an_admin_submits_for_somebody_else() -> None:
 
     assert read_order(body, Caller("alice")).user_id == "alice"
     assert read_order(body, Caller("alice", is_admin=True)).user_id == "bob"
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    order = read_order({"task_type": "test", "priority": 7.0, "max_retries": 2.0, "payload": 1.0}, ANYBODY)
+    assert (order.priority, order.max_retries) == (7, 2)
+    # The payload is its actor's: nothing in it is changed
+    assert isinstance(order.payload, float)

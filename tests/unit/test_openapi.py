@@ -132,6 +132,7 @@ def test_parameters_of_a_query_tell_their_limits_and_know_no_null(document: dict
         "name": "limit",
         "in": "query",
         "schema": {"type": "integer", "minimum": 1, "maximum": 1_000},
+        "allowEmptyValue": True,
     }
 
 

@@ -1,0 +1,1 @@
+"""Made-up requests by the thousand, against a whole Callboard: ``make fuzz``."""
