@@ -115,6 +115,7 @@ class ShelfKit:
     library: Shelf = field(default_factory=Shelf)
     catalogue: Catalogue = field(default_factory=lambda: collect(()))
     queries: Any = None
+    details: Any = None
 
 
 @stage
