@@ -13,6 +13,7 @@ from msgspec import Meta
 from actors import backoff
 from actors.fields import spell
 from actors.submission import Order
+from tasks import names
 from tasks.errors import InvalidField
 from tasks.states import GROUPS, STATES
 
@@ -36,6 +37,12 @@ _BACKOFF = {
     "required": ["kind"],
     "additionalProperties": False,
 }
+# And what `tasks.names` checks.
+_VISIBLE = r"[^\s\x00-\x1f\x7f-\x9f]+"
+_KEY = {"minLength": 1, "maxLength": names.LONGEST_KEY, "pattern": f"^{_VISIBLE}$"}
+_URL = {"maxLength": names.LONGEST_URL, "pattern": f"^https?://{_VISIBLE}$"}
+UniqueKey = Annotated[str, Meta(extra_json_schema=_KEY)]
+CallbackUrl = Annotated[str, Meta(extra_json_schema=_URL)]
 Backoff = (
     Annotated[str, Meta(extra_json_schema={"enum": list(backoff.KINDS)})]
     | Annotated[dict[str, Any], Meta(extra_json_schema=_BACKOFF)]
@@ -66,8 +73,8 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     tags: Annotated[tuple[Tag, ...], Meta(max_length=50)] = ()
     depends_on: Annotated[tuple[UUID, ...], Meta(max_length=1_000)] = ()
     on_dependency_failure: Literal["fail", "wait"] = "fail"
-    unique_key: str | None = None
-    callback_url: str | None = None
+    unique_key: UniqueKey | None = None
+    callback_url: CallbackUrl | None = None
 
 
 def order_of(request: TaskRequest, *, user_id: str, created_by: str) -> Order:

@@ -10,7 +10,7 @@ import msgspec
 
 from actors.requests import SYNONYMS, TaskRequest
 from api import idempotency, middleware
-from api.operations import EXAMPLES, OPERATIONS, Operation
+from api.operations import EXAMPLES, OPERATIONS, PARTS, DerivativeRequest, Operation
 from api.problems import PROBLEM
 from api.schemas import Problem
 from api.shapes import as_input, as_output, as_parameters, simple
@@ -22,8 +22,10 @@ VERBS = ("get", "post", "put", "patch", "delete")
 REF = "#/components/schemas/{name}"
 
 #: The fields of a body that cannot be given together, and those that have other names.
-EXCLUSIVE: dict[Any, tuple[tuple[str, str], ...]] = {TaskRequest: (("delay", "run_at"),)}
-SPELLINGS: dict[Any, dict[str, str]] = {TaskRequest: SYNONYMS}
+EXCLUSIVE: dict[Any, tuple[tuple[str, str], ...]] = dict.fromkeys(
+    (TaskRequest, DerivativeRequest), (("delay", "run_at"),)
+)
+SPELLINGS: dict[Any, dict[str, str]] = dict.fromkeys((TaskRequest, DerivativeRequest), SYNONYMS)
 
 INTRODUCTION = """\
 Submit tasks, follow them, and search what documents say.
@@ -171,7 +173,7 @@ def _headers(operation: Operation, status: int) -> dict[str, Any]:
 
 def _components(operations: Sequence[Operation]) -> dict[str, Any]:
     """All schemas by name: those of bodies say how strict the server is, those of answers what is there."""
-    bodies = [_struct(one.body) for one in operations if one.body is not None]
+    bodies = [_struct(one.body) for one in operations if one.body is not None] + [*PARTS]
     forms = [one.form for one in operations if one.form is not None]
     answers = [answer for one in operations for answer in one.answers.values() if not _is_plain(answer)]
     _, taken = msgspec.json.schema_components([*bodies, *forms], ref_template=REF)

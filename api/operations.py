@@ -7,6 +7,7 @@ The routes say who answers, this table says what: the OpenAPI document is made f
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from actors.requests import TaskRequest
 from api.resources.streams import HEADER as STREAM_HEADER
@@ -110,6 +111,19 @@ def holder(name: str, **fields: Any) -> type[msgspec.Struct]:
     return msgspec.defstruct(name, list(fields.items()))
 
 
+def optional(name: str, struct: type[msgspec.Struct], *, without: type[msgspec.Struct] | None = None) -> Any:
+    """A struct with the fields of another, none of which has to be given; ``without`` leaves some out."""
+    left_out = () if without is None else without.__struct_fields__
+    fields = [(one.name, one.type | None, None) for one in structs.fields(struct) if one.name not in left_out]
+    made = msgspec.defstruct(name, fields)
+    made.__doc__ = struct.__doc__
+    return made
+
+
+#: The fields of a task of which the others are its parent's.
+DerivativeRequest = optional("DerivativeRequest", TaskRequest)
+#: The filters of a list of tasks, as a body has them.
+TasksMeant = optional("TasksMeant", TaskListing, without=Paged)
 SubmittedTasks = holder("SubmittedTasks", tasks=list[Task])
 Hits = holder("Hits", hits=list[Hit])
 
@@ -120,8 +134,23 @@ OPERATIONS = (
     Operation("GET /docs", "docs", {200: "text/html", 304: None}, headers=ETAG),
     Operation("GET /docs/{name}", "docs_file", {200: "text/*", 304: None}, headers=ETAG),
     Operation("GET /tasks", "list_tasks", {200: TaskPage}, query=TaskListing),
-    Operation("POST /tasks", "submit_task", {202: Task}, body=TaskRequest, once=True, has_location=True),
-    Operation("POST /tasks/batch", "submit_tasks", {202: SubmittedTasks}, body=BatchRequest, once=True),
+    Operation(
+        "POST /tasks",
+        "submit_task",
+        {202: Task},
+        body=TaskRequest,
+        once=True,
+        refuses=(429,),
+        has_location=True,
+    ),
+    Operation(
+        "POST /tasks/batch",
+        "submit_tasks",
+        {202: SubmittedTasks},
+        body=BatchRequest,
+        once=True,
+        refuses=(429,),
+    ),
     Operation("POST /tasks/cancel", "cancel_tasks", {200: BulkOutcome}, body=BulkRequest),
     Operation("POST /tasks/retry", "retry_tasks", {200: BulkOutcome}, body=BulkRequest),
     Operation("POST /tasks/delete", "delete_tasks", {200: BulkOutcome}, body=BulkRequest),
@@ -185,8 +214,9 @@ OPERATIONS = (
         "POST /tasks/{task_id}/derivative",
         "derive_task",
         {202: Task},
-        body=TaskRequest | None,
+        body=DerivativeRequest | None,
         once=True,
+        refuses=(429,),
         has_location=True,
     ),
     Operation("GET /queues", "list_queues", {200: listing("queues", Queue)}, query=Paged),
@@ -197,10 +227,16 @@ OPERATIONS = (
     Operation("GET /pipelines/{name}", "get_pipeline", {200: PipelineShape}),
 )
 
+#: What is no body itself, but a field of one.
+PARTS = (TasksMeant,)
 #: An example of each body; what is not here has the fields of its schema for an example.
 EXAMPLES: dict[Any, dict[str, Any]] = {
     TaskRequest: {"task_type": "test", "payload": {"message": "hello"}, "priority": "high", "max_retries": 3},
     BatchRequest: {"tasks": [{"task_type": "test", "payload": {"number": number}} for number in (1, 2)]},
+    BulkRequest: {"filter": {"status": "failed", "task_type": "test"}, "dry_run": True},
+    Recovery: {"mode": "checkpoint"},
+    DerivativeRequest: {"payload": {"message": "hello again"}},
+    QueueRequest: {"name": "processing", "concurrency": 10},
     KnowledgeBaseRequest: {"kb_id": "docs", "name": "Our documents"},
     DocumentRequest: {"name": "notes.md", "text": "# Notes\n\nWhoever signs on Tuesday pays on Friday."},
 }

@@ -29,6 +29,7 @@ BaseId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9
 # What is checked elsewhere is described here, for readers of the OpenAPI document.
 _STATUS = f"({'|'.join((*STATES, *GROUPS))})"
 Statuses = Annotated[str, Meta(max_length=200, extra_json_schema={"pattern": f"^{_STATUS}(,{_STATUS})*$"})]
+TasksMeant = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/TasksMeant"})]
 OneOfBatch = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/TaskRequest"})]
 
 
@@ -98,7 +99,7 @@ class BulkRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``filter`` has the fields of `TaskListing` but for those of paging; ``status`` may be a list there.
     """
 
-    filter: dict[str, Any]
+    filter: TasksMeant
     dry_run: bool = False
 
 

@@ -87,7 +87,7 @@ def known_names(running: Deployment) -> dict[str, list[str]]:
         "documents": [one["document_id"] for one in documents] or ["none"],
         "bases": ["fuzzed"],
         "types": ["test", "benchmark"],
-        "names": ["document_processing", "default"],
+        "names": ["document_processing", "default", "processing"],
     }
 
 

@@ -23,6 +23,11 @@ UNSAYABLE = {
     # A payload is described by its type, not by the route.
     r"(tasks\[\d+\]\.)?payload": "each type says itself what it takes",
     r"(tasks\[\d+\]\.)?kb_id: (is required|there is no knowledge base)": "documents go into a knowledge base",
+    # A filter of nothing but nulls is empty, and a host is no matter of a pattern.
+    r"filter: is empty": "null is as good as leaving a field out",
+    r"(tasks\[\d+\]\.)?callback_url: must be an http": "a URL needs a host and a port below 65536",
+    # What fits depends on the task that is meant.
+    r"(mode|stage|output|version): ": "recovering a run is not recovering a task",
     # Relations between the fields of one body.
     r"chunk_overlap: must be less than chunk_size": "one number limits the other",
     r"file_path: cannot be used together with text": "one of two fields",
