@@ -98,7 +98,10 @@ class Expected:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """The verbs as rules, and what must hold after each of them."""
+    """The verbs as rules, and what must hold after each of them.
+
+    Tasks are drawn in the order in which they came into being: their ids are others in each run.
+    """
 
     world: World
     claims = Bundle("claims")
@@ -120,9 +123,10 @@ class LedgerMachine(RuleBasedStateMachine):
         tasks = [
             NewTask(task_type=TYPE, queue_name=QUEUE, priority=priority, delay=delay) for _ in range(count)
         ]
-        for accepted in self.ledger.submit(tasks).result(SECONDS):
-            assert accepted.status == ("scheduled" if delayed else "queued")
-            self.expected[accepted.id] = Expected(accepted.status)
+        status = "scheduled" if delayed else "queued"
+        accepted = self.ledger.submit(tasks).result(SECONDS)
+        assert [(one.id, one.status) for one in accepted] == [(task.id, status) for task in tasks]
+        self.expected |= {task.id: Expected(status) for task in tasks}
 
     @rule(text=st.sampled_from(["", "a", "a bc def"]))
     def submit_run(self, text: str) -> None:
@@ -135,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), waits=st.booleans())
     def submit_dependent(self, data: st.DataObject, waits: bool) -> None:
         """Submit a task that depends on one or two others, whatever has become of them."""
-        known = sorted(self.expected)
+        known = list(self.expected)
         if not known:
             return
         needs = tuple(data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=2, unique=True)))
@@ -152,8 +156,10 @@ class LedgerMachine(RuleBasedStateMachine):
         """Replay a dead letter, twice at once."""
         open_ones = self.world.sql.execute(
             "SELECT d.id, d.task_id, t.run_id FROM dead_letters d JOIN tasks t ON t.id = d.task_id"
-            " WHERE resolution IS NULL ORDER BY d.task_id"
+            " WHERE resolution IS NULL"
         ).fetchall()
+        places = list(self.expected)
+        open_ones.sort(key=lambda row: places.index(row[1]))
         if not open_ones:
             return
         letter, task_id, run_id = data.draw(st.sampled_from(open_ones))
@@ -173,7 +179,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
         """Retry a task, a run or a stage, twice at once."""
-        failed = sorted(task_id for task_id, one in self.expected.items() if one.status == "failed")
+        failed = [task_id for task_id, one in self.expected.items() if one.status == "failed"]
         if not failed:
             return
         task_id = data.draw(st.sampled_from(failed))
@@ -205,7 +211,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ]
         if not over:
             return
-        task_id = data.draw(st.sampled_from(sorted(over)))
+        task_id = data.draw(st.sampled_from(over))
         self._recover(task_id, Recovery(mode="all" if afresh else "checkpoint"))
         expected = self.expected[task_id]
         if afresh:
@@ -272,7 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        known = sorted(self.expected)
+        known = list(self.expected)
         if not known:
             return
         task_id = data.draw(st.sampled_from(known))
@@ -499,11 +505,11 @@ class LedgerMachine(RuleBasedStateMachine):
         return {row[0] for row in self.world.sql.execute(sql, (owner,))}
 
     def _stages(self, run_id: UUID) -> list[UUID]:
-        rows = self.world.sql.execute("SELECT id FROM tasks WHERE run_id = %s", (run_id,))
-        return [row[0] for row in rows]
+        return list(self._names(run_id))
 
     def _names(self, run_id: UUID) -> dict[UUID, str]:
-        rows = self.world.sql.execute("SELECT id, stage FROM tasks WHERE run_id = %s", (run_id,))
+        sql = "SELECT id, stage FROM tasks WHERE run_id = %s ORDER BY stage, stage_index"
+        rows = self.world.sql.execute(sql, (run_id,))
         return {row[0]: row[1] for row in rows}
 
     def _run_of(self, task_id: UUID) -> UUID | None:
