@@ -4,7 +4,19 @@ from actors.context import current_task
 from actors.definitions import actor
 from actors.errors import NotFinished, Permanent, RetryAfter, TaskFailed
 from actors.executors import register
-from actors.usage import cancel, connect, count, list_tasks, result, status, submit, submit_many, wait
+from actors.usage import (
+    cancel,
+    connect,
+    count,
+    delete,
+    list_tasks,
+    result,
+    retry,
+    status,
+    submit,
+    submit_many,
+    wait,
+)
 
 __all__ = [
     "NotFinished",
@@ -16,9 +28,11 @@ __all__ = [
     "connect",
     "count",
     "current_task",
+    "delete",
     "list_tasks",
     "register",
     "result",
+    "retry",
     "status",
     "submit",
     "submit_many",

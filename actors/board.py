@@ -112,6 +112,34 @@ class Board:
             raise Conflict("The task is over and cannot be cancelled any more.")
         return self.status(known)
 
+    def retry(self, task_id: TaskId) -> Task:
+        """Run a failed task again, with a new budget of attempts; a run goes on from its failed stage.
+
+        Raises:
+          Conflict: it has not failed, or it is a stage of a run that is over.
+        """
+        known = self.status(task_id).task_id
+        outcome = self._committed(lambda: self._ledger.retry(known, patience=PATIENCE_SECONDS))
+        task = self.status(known)
+        if outcome == "not_failed":
+            raise Conflict(f"The task is {task.status}: only one that has failed can be retried.")
+        if outcome == "run_is_over":
+            raise Conflict(f"The run of this stage is over: see its run {task.run_id}.")
+        return task
+
+    def delete(self, task_id: TaskId) -> None:
+        """Remove a task that is over from the record, a run with its stages.
+
+        Raises:
+          Conflict: it is not over, or it is a stage.
+        """
+        task = self.status(task_id)
+        outcome = self._committed(lambda: self._ledger.delete(task.task_id, patience=PATIENCE_SECONDS))
+        if outcome == "unfinished":
+            raise Conflict("The task is not over: cancel it first, or wait for it.")
+        if outcome == "stage":
+            raise Conflict(f"This is a stage: delete its run {task.run_id}.")
+
     # --- looking ---------------------------------------------------------------------------------
 
     def status(self, task_id: TaskId) -> Task:
@@ -215,10 +243,13 @@ class Board:
         new = [tasks for tasks in prepared if tasks[0].id not in there]
         if new:
             committed = self._committed(lambda: self._submission.record(new, patience=PATIENCE_SECONDS))
-            answers = zip(new, asked_for(new, committed), strict=True)
+            answers = zip(new, asked_for(new, committed), strict=False)
             answered = {tasks[0].id: accepted.id for tasks, accepted in answers}
             ids = [answered.get(one, one) for one in ids]
-        return self._ask(lambda: self._queries.tasks_by_id(ids))
+        found = self._ask(lambda: self._queries.tasks_by_id(ids))
+        if len(found) < len(ids):
+            raise Conflict("A task that a key stands for was removed meanwhile: take a new key.")
+        return found
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Ask something; inside an actor no interrupt may hit it half-way."""

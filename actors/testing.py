@@ -80,7 +80,11 @@ class MemoryBoard(Board):
         ) -> None:
             ledger.report(claim, percent, phase, message, details or None)
 
-        attempts = Attempts(self._registry, resources, self._interrupts, report, ledger.checkpoint)
+        def tell(claim: Claimed, level: str, logger: str, message: str) -> bool:
+            return ledger.log(claim, level, logger, message) is not None
+
+        save = ledger.checkpoint
+        attempts = Attempts(self._registry, resources, self._interrupts, report, save, tell=tell)
         return RecordedCall(ledger, attempts, self._flow)
 
     def run(self) -> int:

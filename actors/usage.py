@@ -91,6 +91,16 @@ def cancel(task_id: TaskId) -> Task:
     return current_board().cancel(task_id)
 
 
+def retry(task_id: TaskId) -> Task:
+    """Run a failed task again (see `Board.retry`)."""
+    return current_board().retry(task_id)
+
+
+def delete(task_id: TaskId) -> None:
+    """Remove a task that is over (see `Board.delete`)."""
+    current_board().delete(task_id)
+
+
 def list_tasks(**filters: Any) -> TaskPage:
     """A page of tasks, newest first (see `Board.list_tasks`)."""
     return current_board().list_tasks(**filters)

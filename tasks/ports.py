@@ -32,6 +32,12 @@ class Verbs(Protocol):
     def cancel(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
         """Cancel a task and the stages of its run."""
 
+    def retry(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
+        """Run a failed task again, with a new budget."""
+
+    def delete(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
+        """Remove a task that is over."""
+
     def fetch(self, queues: Sequence[str], types: Sequence[str], limit: int) -> Future[list[Claimed]]:
         """Claim ready tasks."""
 
@@ -47,6 +53,9 @@ class Verbs(Protocol):
         details: dict[str, Any] | None = None,
     ) -> Future[bool]:
         """Record how far an attempt is."""
+
+    def log(self, claim: Claimed, level: str, logger: str, message: str) -> Future[bool] | None:
+        """Record a line that an attempt logged, unless too much waits already."""
 
     def checkpoint(self, claim: Claimed, version: int, state: Any) -> Future[bool]:
         """Save a state for the next attempt."""

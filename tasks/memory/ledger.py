@@ -9,8 +9,9 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.errors import CallboardError, Conflict, DependencyMissing
+from tasks.errors import CallboardError
 from tasks.ids import new_id
+from tasks.memory import rounds, submissions
 from tasks.memory.store import Row, Store, as_json
 from tasks.states import (
     BLOCKED,
@@ -26,7 +27,6 @@ from tasks.values import Accepted, Advance, Claimed, Complete, Json, NewTask, On
 
 T = TypeVar("T")
 KEPT_VERSIONS = 20
-KEY_LIFETIME = timedelta(hours=24)
 
 
 class MemoryLedger:
@@ -47,31 +47,7 @@ class MemoryLedger:
         patience: float | None = None,
     ) -> Future[list[Accepted]]:
         """Record tasks, all or nothing."""
-        return self._do(lambda: self._submit(tasks, once, asked))
-
-    def _submit(self, tasks: Sequence[NewTask], once: Once | None, asked: Sequence[UUID]) -> list[Accepted]:
-        known = {task.id for task in tasks} | set(self._store.rows)
-        for task in tasks:
-            if not set(task.depends_on) <= known:
-                raise DependencyMissing(task.id)
-        first = self._first(once, asked) if once is not None else None
-        if first is not None:
-            return self._store.accepted(first)
-        self._store.insert(tasks)
-        return self._store.accepted(task.id for task in tasks)
-
-    def _first(self, once: Once, asked: Sequence[UUID]) -> list[UUID] | None:
-        """The tasks of the first submission with a key; None if this is the first."""
-        key, now = (once.caller, once.route, once.key), self._store.clock.now()
-        kept = self._store.keys.get(key)
-        if kept is None or kept[0] < now - KEY_LIFETIME:
-            self._store.keys[key] = now, once.fingerprint, list(asked)
-            return None
-        if kept[1] != once.fingerprint:
-            raise Conflict(
-                "This Idempotency-Key was used with another body: repeat that body, or take a new key."
-            )
-        return kept[2]
+        return self._do(lambda: submissions.submit(self._store, tasks, once, asked))
 
     def cancel(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
         """Cancel a task and, if it is a run, its stages: "cancelled", "finished" or "missing"."""
@@ -84,6 +60,14 @@ class MemoryLedger:
         cleared = self._store.clear([row, *self._store.stages(task_id)])
         self._store.follow(cleared)
         return CANCELLED if row.status == CANCELLED else "finished"
+
+    def retry(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
+        """Run a failed task again with a new budget: "retried", or why not (see `tasks.memory.rounds`)."""
+        return self._do(lambda: rounds.retry(self._store, task_id))
+
+    def delete(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
+        """Remove a task that is over, with its stages: "deleted", "unfinished", "missing" or "stage"."""
+        return self._do(lambda: rounds.delete(self._store, task_id))
 
     # --- working ---------------------------------------------------------------------------------
 
@@ -143,12 +127,23 @@ class MemoryLedger:
 
         def report(row: Row) -> None:
             now = self._store.clock.now()
-            row.tell("progress", RUNNING, now, phase=phase, progress=progress_, message=message)
+            data = None if details is None else as_json(details)
+            row.tell("progress", RUNNING, now, phase=phase, progress=progress_, message=message, data=data)
             row.progress, row.message, row.updated_at = progress_, message, now
             row.phase = row.phase if phase is None else phase
-            row.details = row.details if details is None else as_json(details)
+            row.details = row.details if data is None else data
 
         return self._do(lambda: self._if_held(claim, report))
+
+    def log(self, claim: Claimed, level: str, logger: str, message: str) -> Future[bool] | None:
+        """Record a line that an attempt logged."""
+
+        def log(row: Row) -> None:
+            now = self._store.clock.now()
+            row.tell("log", RUNNING, now, message=message, data={"level": level, "logger": logger})
+            row.updated_at = now
+
+        return self._do(lambda: self._if_held(claim, log))
 
     def checkpoint(self, claim: Claimed, version: int, state: Any) -> Future[bool]:
         """Save a state for the next attempt; False: the token was stale and nothing was written."""
@@ -159,7 +154,7 @@ class MemoryLedger:
             now = self._store.clock.now()
             row.snapshots[version] = as_json(state)
             row.snapshots.pop(version - KEPT_VERSIONS, None)
-            row.tell("checkpoint", RUNNING, now)
+            row.tell("checkpoint", RUNNING, now, data={"version": version})
             row.snapshot, row.updated_at = version, now
 
         return self._do(lambda: self._if_held(claim, save))
@@ -325,5 +320,6 @@ def _claimed(row: Row, token: int) -> Claimed:
         stage_index=new.stage_index,
         suspect=row.suspect,
         snapshot=row.snapshot,
+        overrides=new.overrides,
         state=state,
     )

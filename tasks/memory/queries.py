@@ -154,6 +154,7 @@ def _as_asked(new: NewTask) -> NewTask:
         kb_id=new.kb_id,
         created_by=new.created_by,
         tags=new.tags,
+        overrides=new.overrides,
     )
 
 

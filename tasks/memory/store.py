@@ -58,6 +58,7 @@ class Told:
     phase: str | None = None
     progress: float | None = None
     message: str | None = None
+    data: dict[str, Any] | None = None
 
 
 @dataclass(eq=False)
@@ -93,6 +94,8 @@ class Row:
     told: list[Told] = field(default_factory=list)
     snapshots: dict[int, Any] = field(default_factory=dict)
     needs: set[UUID] = field(default_factory=set)
+    #: Of its needs, those that had completed when they were removed.
+    met: set[UUID] = field(default_factory=set)
 
     @property
     def is_over(self) -> bool:
@@ -225,8 +228,9 @@ class Store:
 
     def unblock(self, row: Row) -> bool:
         """Let a blocked task go on, or fail, if it can; whether it moved."""
-        blame = self._blame(row) if row.new.on_dependency_failure == "fail" else None
-        waits = any(need not in self.rows or self.rows[need].status != COMPLETED for need in row.needs)
+        blame = self._blame(row)
+        left = row.needs - row.met
+        waits = any(need not in self.rows or self.rows[need].status != COMPLETED for need in left)
         if blame is None and waits:
             return False
         now = self.clock.now()
@@ -242,9 +246,11 @@ class Store:
         return True
 
     def _blame(self, row: Row) -> str | None:
-        for need in sorted(row.needs):
+        words = {"gone": "is gone"}
+        if row.new.on_dependency_failure == "fail":
+            words |= {FAILED: "failed", CANCELLED: "was cancelled"}
+        for need in sorted(row.needs - row.met):
             status = self.rows[need].status if need in self.rows else "gone"
-            words = {FAILED: "failed", CANCELLED: "was cancelled", "gone": "is gone"}
             if status in words:
                 return f"Task {need}, on which it depends, {words[status]}."
         return None

@@ -220,6 +220,53 @@ def test_a_dependency_that_does_not_exist_is_named_by_the_place_of_who_needs_it(
     assert caught.value.errors[0][0] == "tasks[1].depends_on"
 
 
+def test_a_unique_key_is_answered_with_the_task_that_has_it(board: Board) -> None:
+    first = board.submit("test", 1, unique_key="order-1")
+
+    again, other = board.submit_many([{"type": "test", "unique_key": "order-1"}, {"type": "test"}])
+
+    assert again == first
+    assert other.task_id != first.task_id
+    assert board.submit(WORDS, "a", unique_key="order-1") == first
+
+
+# --- after the end -----------------------------------------------------------------------------------
+
+
+def test_a_failed_task_is_retried(office: Office, board: Board) -> None:
+    task = board.submit("test")
+    office.fail(office.claim())
+
+    again = board.retry(task.task_id)
+
+    assert (again.task_id, again.status, again.error) == (task.task_id, "queued", None)
+    with pytest.raises(Conflict, match="is queued: only one that has failed"):
+        board.retry(task.task_id)
+
+
+def test_a_task_that_is_over_is_deleted_and_no_other(board: Board) -> None:
+    task = board.submit("test")
+    with pytest.raises(Conflict, match="not over"):
+        board.delete(task.task_id)
+    board.cancel(task.task_id)
+
+    board.delete(task.task_id)
+
+    with pytest.raises(NotFound):
+        board.status(task.task_id)
+
+
+def test_a_stage_is_deleted_with_its_run_alone(board: Board) -> None:
+    run = board.submit(WORDS, "a")
+    board.cancel(run.task_id)
+    (first,) = board.list_tasks(run_id=run.task_id).tasks
+
+    with pytest.raises(Conflict, match=f"its run {run.task_id}"):
+        board.delete(first.task_id)
+    with pytest.raises(Conflict, match="run of this stage is over"):
+        board.retry(first.task_id)
+
+
 # --- looking -----------------------------------------------------------------------------------------
 
 
@@ -257,7 +304,7 @@ def test_a_cancelled_task_says_so(board: Board) -> None:
 
 @pytest.mark.parametrize("task_id", [new_id(), str(uuid4()), "nonsense", "a\0"])
 def test_an_unknown_id_is_not_found_whatever_is_asked(board: Board, task_id: UUID | str) -> None:
-    for verb in (board.status, board.result, board.wait, board.cancel, board.history):
+    for verb in (board.status, board.result, board.wait, board.cancel, board.history, board.retry):
         with pytest.raises(NotFound, match="There is no task"):
             verb(task_id)
 
@@ -350,6 +397,10 @@ def test_the_functions_use_the_board_that_was_entered_last(office: Office, board
     assert actors.wait(task.task_id).status == "cancelled"
     with pytest.raises(TaskFailed):
         actors.result(task.task_id)
+    with pytest.raises(Conflict):
+        actors.retry(task.task_id)
+    actors.delete(task.task_id)
+    assert actors.count(status="cancelled", created_after=task.created_at) == 0
 
 
 def test_a_board_whose_settings_are_wrong_says_which(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,19 @@ def test_a_key_makes_a_submission_happen_once(record: Record) -> None:
     assert record.queries.task(again.id) is None
 
 
+def test_of_the_tasks_with_a_unique_key_there_is_one_for_each_owner(record: Record) -> None:
+    first, again = a_task(unique_key="k", user_id="ann"), a_task(unique_key="k", user_id="ann")
+    theirs, run = a_task(unique_key="k", user_id="bob"), a_task(unique_key="k", user_id="ann", is_run=True)
+
+    answers = [
+        [one.id for one in record.ledger.submit(tasks).result(10)]
+        for tasks in ([first, again], [again], [theirs], [run, a_stage(run.id, "first")])
+    ]
+
+    assert answers == [[first.id, first.id], [first.id], [theirs.id], [first.id]]
+    assert record.queries.tasks(TaskFilter(stages=True), Page()).total == 2
+
+
 # --- claim and end -----------------------------------------------------------------------------------
 
 
@@ -352,6 +365,22 @@ def test_progress_is_on_the_task_and_in_its_history(record: Record) -> None:
     assert (task.progress, task.phase, task.message, task.details) == (50.0, "load", "half way", details)
     last = record.queries.history(claim.id)[-1]
     assert (last.kind, last.progress, last.phase, last.message) == ("progress", 50.0, "load", "half way")
+
+
+def test_what_an_attempt_logs_is_in_the_history_too(record: Record) -> None:
+    claim = record.claimed()
+
+    logged = record.ledger.log(claim, "warning", "shop", "it rains")
+    assert logged is not None
+    assert logged.result(10)
+
+    last = record.queries.history(claim.id)[-1]
+    assert (last.kind, last.message, last.data) == (
+        "log",
+        "it rains",
+        {"level": "warning", "logger": "shop"},
+    )
+    assert record.task(claim.id).message is None
 
 
 def test_a_new_attempt_begins_without_the_progress_of_the_old_one(record: Record) -> None:
@@ -610,6 +639,89 @@ def test_tasks_of_one_submission_may_depend_on_each_other_but_not_on_nothing(rec
 
     assert (record.status(first.id), record.status(second.id)) == ("queued", "blocked")
     assert record.queries.task(lost.id) is None
+
+
+# --- a new round, and the end of all -----------------------------------------------------------------
+
+
+def test_a_failed_task_that_is_retried_has_a_new_budget_and_keeps_its_history(record: Record) -> None:
+    # Given a task that has failed
+    claim = record.claimed()
+    record.fail(claim)
+
+    # When it is retried twice
+    answers = [record.ledger.retry(claim.id).result(10) for _ in range(2)]
+
+    # Then it runs again, once.
+    assert answers == ["retried", "not_failed"]
+    (again,) = record.fetch()
+    assert (again.id, again.attempt, again.failures) == (claim.id, 2, 0)
+    events = record.queries.history(claim.id)
+    assert [event.status for event in events] == ["queued", "running", "failed", "queued", "running"]
+    assert [event.message for event in events[2:4]] == ["RuntimeError: oops", "retried"]
+    assert (record.task(claim.id).error, record.complete(claim)) == (None, False)
+
+
+def test_only_what_has_failed_is_retried(record: Record) -> None:
+    waiting = record.submit()
+
+    assert record.ledger.retry(waiting).result(10) == "not_failed"
+    assert record.ledger.retry(new_id()).result(10) == "missing"
+
+
+def test_a_failed_run_that_is_retried_goes_on_with_what_failed_and_what_that_cancelled(
+    record: Record,
+) -> None:
+    # Given a run that failed with one stage of three, while one was completed and one waited
+    run, _ = record.submit_run(3)
+    done, bad = record.fetch(2)
+    record.complete(done)
+    record.fail(bad)
+    record.advance(run, status="failed", error={"code": "actor_error", "message": "oops"})
+
+    # When the run is retried
+    assert record.ledger.retry(run).result(10) == "retried"
+
+    # Then the two that were not completed are ready again, in another round.
+    found = record.queries.run(run)
+    assert found is not None
+    assert (found.status, found.round) == ("running", 1)
+    assert sorted(stage.status for stage in found.stages) == ["completed", "queued", "queued"]
+    assert record.advance(run, status="completed", result=1) is False
+
+
+def test_a_task_that_is_over_is_removed_with_its_stages(record: Record) -> None:
+    run, stages = record.submit_run(2)
+    assert record.ledger.delete(run).result(10) == "unfinished"
+    assert record.ledger.delete(stages[0]).result(10) == "stage"
+
+    record.ledger.cancel(run).result(10)
+
+    assert record.ledger.delete(run).result(10) == "deleted"
+    assert record.queries.tasks_by_id([run, *stages]) == []
+    assert record.queries.history(run) == []
+    assert record.ledger.delete(run).result(10) == "missing"
+
+
+def test_who_depends_on_a_removed_task_goes_on_if_that_had_completed_and_fails_if_not(
+    record: Record,
+) -> None:
+    # Given a task that waits for a completed one and another, and one that waits for a cancelled one
+    done, other, cancelled = record.claimed(), record.submit(), record.submit(priority=0)
+    waiting = record.submit(depends_on=(done.id, other))
+    hopeless = record.submit(depends_on=(cancelled,), on_dependency_failure="wait")
+    record.complete(done)
+    record.ledger.cancel(cancelled).result(10)
+
+    # When these are removed, and the other one is completed
+    assert [record.ledger.delete(one).result(10) for one in (done.id, cancelled)] == ["deleted"] * 2
+    (claim,) = record.fetch()
+    record.complete(claim)
+
+    # Then the first is ready, and the second can wait no more.
+    record.becomes(waiting, "queued")
+    record.becomes(hopeless, "failed")
+    assert "is gone" in str(record.task(hopeless).error)
 
 
 # --- reading -----------------------------------------------------------------------------------------
