@@ -22,19 +22,16 @@ from api.schemas import (
     QueueRequest,
     SearchRequest,
     ServerStatus,
-    SnapshotQuery,
     StreamQuery,
-    TaskAttempts,
     TaskHistory,
     TaskListing,
     TaskResult,
-    TaskSnapshots,
     TaskStatus,
     UploadFields,
 )
 from pipelines.documents.values import AddedDocument, Document, Hit, KnowledgeBase
 from pipelines.recovery import Recovery
-from tasks.records import Graph, LogLine, Queue, QueueStats, Snapshot, Task, TaskPage
+from tasks.records import Queue, QueueStats, Task, TaskPage
 
 #: What any operation below the prefix may answer: Postgres is away.
 ALWAYS = (503,)
@@ -160,11 +157,6 @@ OPERATIONS = (
     Operation("GET /tasks/{task_id}/progress", "get_task_progress", {200: TaskStatus}),
     Operation("GET /tasks/{task_id}/result", "get_task_result", {200: TaskResult}, refuses=(409,)),
     Operation("GET /tasks/{task_id}/history", "get_task_history", {200: TaskHistory}),
-    Operation("GET /tasks/{task_id}/attempts", "get_task_attempts", {200: TaskAttempts}),
-    Operation("GET /tasks/{task_id}/logs", "get_task_logs", {200: listing("logs", LogLine)}, query=Paged),
-    Operation("GET /tasks/{task_id}/snapshots", "get_task_snapshots", {200: TaskSnapshots}),
-    Operation("GET /tasks/{task_id}/snapshot", "get_task_snapshot", {200: Snapshot}, query=SnapshotQuery),
-    Operation("GET /tasks/{task_id}/graph", "get_task_graph", {200: Graph}),
     Operation(
         "GET /tasks/{task_id}/stream",
         "stream_task",

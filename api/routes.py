@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 from api.desk import Desk
 from api.resources.bulk import Bulk
-from api.resources.details import TaskDetails
 from api.resources.documentation import Documentation
 from api.resources.documents import Documents
 from api.resources.health import Health
@@ -29,7 +28,7 @@ class Route(NamedTuple):
 def routes(desk: Desk) -> list[Route]:
     """Every address of the API."""
     health, tasks, task = Health(desk), Tasks(desk), OneTask(desk)
-    moves, bulk, details = Moves(desk), Bulk(desk), TaskDetails(desk)
+    moves, bulk = Moves(desk), Bulk(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
     queues, documentation = Queues(desk), Documentation(desk)
     table = [
@@ -48,11 +47,6 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/tasks/{{task_id}}/progress", task, "status"),
         Route(f"{PREFIX}/tasks/{{task_id}}/result", task, "result"),
         Route(f"{PREFIX}/tasks/{{task_id}}/history", task, "history"),
-        Route(f"{PREFIX}/tasks/{{task_id}}/attempts", details, "attempts"),
-        Route(f"{PREFIX}/tasks/{{task_id}}/logs", details, "logs"),
-        Route(f"{PREFIX}/tasks/{{task_id}}/snapshots", details, "snapshots"),
-        Route(f"{PREFIX}/tasks/{{task_id}}/snapshot", details, "snapshot"),
-        Route(f"{PREFIX}/tasks/{{task_id}}/graph", details, "graph"),
         Route(f"{PREFIX}/tasks/{{task_id}}/stream", Streams(desk)),
         Route("/ws", Sockets(desk)),
         Route(f"{PREFIX}/tasks/{{task_id}}/cancel", task, "cancel"),

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from actors.requests import DAY, Id, Moment, Name
-from tasks.records import Attempt, Event, SnapshotSummary, Status
+from tasks.records import Event, Status
 from tasks.states import GROUPS, STATES
 
 MOST_A_PAGE = 1_000
@@ -203,24 +203,6 @@ class TaskHistory(msgspec.Struct, frozen=True):
     """Every event of a task, oldest first."""
 
     history: Sequence[Event]
-
-
-class TaskAttempts(msgspec.Struct, frozen=True):
-    """Every attempt of a task, oldest first."""
-
-    attempts: Sequence[Attempt]
-
-
-class TaskSnapshots(msgspec.Struct, frozen=True):
-    """The checkpoints of a task, oldest first."""
-
-    snapshots: Sequence[SnapshotSummary]
-
-
-class SnapshotQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """The query string of ``…/snapshot``: a version, or the latest one."""
-
-    version: Annotated[str, Meta(pattern=r"^(latest|[0-9]{1,9})$(?!\n)")] = "latest"
 
 
 class ServerStatus(msgspec.Struct, frozen=True):

@@ -17,7 +17,6 @@ from pipelines.settling import Settler
 from tasks import catalogue as record_catalogue
 from tasks.bell import Bell
 from tasks.database import Database, connect
-from tasks.details import Details
 from tasks.embedded import embedded_postgres
 from tasks.leases import Lease, Profile
 from tasks.ledger import Ledger
@@ -52,7 +51,6 @@ class Kit:
             self.defaults,
             checks={document_processing.name: self.workshop.sources.check},
         )
-        self.details = Details(self.database, self.queries)
         self.recoverer = Recoverer(self.catalogue, self.queries, self.defaults)
         self.library = Library(
             self.workshop.store,

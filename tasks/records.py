@@ -1,7 +1,7 @@
 """What readers get: a task with the fields of the contract, in their order."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -157,76 +157,3 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     throughput: float
     wait_ms: Percentiles
     run_ms: Percentiles
-
-
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One try to run a task. ``outcome``: running, completed, error, lost, released or cancelled.
-
-    What was ``lost`` is an attempt whose process died; one that was ``released`` was given back unused, and
-    the next one has its number. ``error`` is ``{code, message}``, ``duration_ms`` milliseconds.
-    """
-
-    attempt: int
-    outcome: str
-    error: dict[str, Any] | None
-    traceback: str | None
-    worker: UUID | None
-    started_at: datetime | None
-    ended_at: datetime | None
-    duration_ms: float | None
-
-
-class LogLine(msgspec.Struct, frozen=True):
-    """A line that a task has logged; ``level`` is debug, info, warning, error or critical."""
-
-    event_id: int
-    level: str | None
-    logger: str | None
-    message: str
-    timestamp: datetime
-
-
-class SnapshotSummary(msgspec.Struct, frozen=True):
-    """A checkpoint of a task, without its state."""
-
-    version: int
-    created_at: datetime
-    size_bytes: int
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """A checkpoint of a task: what it has saved for its next attempt."""
-
-    task_id: UUID
-    version: int
-    state: Any
-    created_at: datetime
-
-
-class GraphNode(msgspec.Struct, frozen=True, kw_only=True):
-    """A task in a graph; ``index`` counts the tasks of a mapped stage from 0."""
-
-    task_id: UUID
-    task_type: str
-    stage: str | None
-    index: int | None
-    status: Status
-    progress: float
-    duration_ms: float | None
-    wait_reason: str | None
-
-
-class GraphEdge(msgspec.Struct, frozen=True):
-    """From a run to its ``stage``, a ``dependency`` to what needs it, or a ``parent`` to its derivative."""
-
-    source: UUID
-    target: UUID
-    kind: Literal["stage", "dependency", "parent"]
-
-
-class Graph(msgspec.Struct, frozen=True):
-    """A task and those that it is related to; ``truncated``: there are more of them."""
-
-    nodes: list[GraphNode]
-    edges: list[GraphEdge]
-    truncated: bool

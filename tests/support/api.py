@@ -115,7 +115,6 @@ class ShelfKit:
     library: Shelf = field(default_factory=Shelf)
     catalogue: Catalogue = field(default_factory=lambda: collect(()))
     queries: Any = None
-    details: Any = None
 
 
 @stage
