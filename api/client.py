@@ -1,11 +1,10 @@
 """Callboard over HTTP: ``Client`` speaks the routes of the API with plain methods and typed answers."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -22,13 +21,13 @@ from api.client_answers import (
     ServerUnreachable,
     StillUnfinished,
     UnexpectedAnswer,
-    converted,
     is_temporary,
     read,
     refusal,
 )
+from api.client_reads import Reads
 from api.client_verbs import TaskId, Verbs, task_path
-from tasks.records import Event, Queue, QueueStats, Task, TaskPage
+from tasks.records import Queue, QueueStats, Task, TaskPage
 from tasks.states import FINAL
 
 __all__ = [
@@ -48,7 +47,6 @@ __all__ = [
 ]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-T = TypeVar("T")
 Pause = Callable[[float], object]
 
 _PREFIX = "/api/v1"
@@ -56,10 +54,9 @@ _LOOK_FIRST, _LOOK_LAST, _LOOK_GROWTH = 0.05, 0.5, 1.5
 _OUTAGE_AT_MOST = 30.0
 # A large document is checked and stored, and a first search loads the model, before there is an answer.
 _PATIENT = 120.0
-_PAGE = 1_000
 
 
-class Client(Verbs):
+class Client(Reads, Verbs):
     """A Callboard server at ``url``. May be used by several threads at once; close it, or use ``with``.
 
     ``token`` is a JWT or an API key, ``timeout`` the seconds to wait for an answer. ``transport`` replaces
@@ -122,10 +119,6 @@ class Client(Verbs):
     def result(self, task_id: TaskId) -> Any:
         """Return what the task returned; an unfinished one is refused with 409."""
         return read(self._get(task_path(task_id) + "/result"), _Result).result
-
-    def history(self, task_id: TaskId) -> list[Event]:
-        """Return the task's events, the oldest first."""
-        return read(self._get(task_path(task_id) + "/history"), _History).history
 
     def cancel(self, task_id: TaskId) -> Task:
         """Cancel the task and whatever belongs to its run, and return it."""
@@ -263,14 +256,6 @@ class Client(Verbs):
                 pause(interval)
             interval = min(interval * _LOOK_GROWTH, _LOOK_LAST)
 
-    def _all(self, path: str, plural: str, kind: type[T]) -> Iterator[T]:
-        for offset in itertools.count(0, _PAGE):
-            answer = self._get(path, {"limit": _PAGE, "offset": offset})
-            part = converted(read(answer, dict[str, Any]).get(plural), list[kind], answer.url)  # type: ignore[valid-type]
-            yield from part
-            if len(part) < _PAGE:
-                return
-
     def _get(
         self, path: str, query: Mapping[str, Any] | None = None, patience: float = 0.0
     ) -> httpx.Response:
@@ -320,10 +305,6 @@ class Client(Verbs):
 
 class _Result(msgspec.Struct):
     result: Any = None
-
-
-class _History(msgspec.Struct):
-    history: list[Event]
 
 
 class _Hits(msgspec.Struct):

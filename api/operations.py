@@ -22,16 +22,21 @@ from api.schemas import (
     QueueRequest,
     SearchRequest,
     ServerStatus,
+    SnapshotQuery,
+    StatisticsQuery,
     StreamQuery,
+    TaskAttempts,
     TaskHistory,
     TaskListing,
+    TaskLogs,
     TaskResult,
+    TaskSnapshots,
     TaskStatus,
     UploadFields,
 )
 from pipelines.documents.values import AddedDocument, Document, Hit, KnowledgeBase
 from pipelines.recovery import Recovery
-from tasks.records import Queue, QueueStats, Task, TaskPage
+from tasks.records import Graph, Queue, QueueStats, SnapshotState, Statistics, Task, TaskPage
 
 #: What any operation below the prefix may answer: Postgres is away.
 ALWAYS = (503,)
@@ -151,12 +156,20 @@ OPERATIONS = (
     Operation("POST /tasks/cancel", "cancel_tasks", {200: BulkOutcome}, body=BulkRequest),
     Operation("POST /tasks/retry", "retry_tasks", {200: BulkOutcome}, body=BulkRequest),
     Operation("POST /tasks/delete", "delete_tasks", {200: BulkOutcome}, body=BulkRequest),
+    Operation("GET /tasks/statistics", "get_task_statistics", {200: Statistics}, query=StatisticsQuery),
     Operation("GET /tasks/{task_id}", "get_task", {200: Task}),
     Operation("DELETE /tasks/{task_id}", "delete_task", {202: Task, 204: None}, refuses=(409,)),
     Operation("GET /tasks/{task_id}/status", "get_task_status", {200: TaskStatus}),
     Operation("GET /tasks/{task_id}/progress", "get_task_progress", {200: TaskStatus}),
     Operation("GET /tasks/{task_id}/result", "get_task_result", {200: TaskResult}, refuses=(409,)),
-    Operation("GET /tasks/{task_id}/history", "get_task_history", {200: TaskHistory}),
+    Operation("GET /tasks/{task_id}/history", "get_task_history", {200: TaskHistory}, query=Paged),
+    Operation("GET /tasks/{task_id}/attempts", "get_task_attempts", {200: TaskAttempts}, query=Paged),
+    Operation("GET /tasks/{task_id}/logs", "get_task_logs", {200: TaskLogs}, query=Paged),
+    Operation("GET /tasks/{task_id}/snapshots", "get_task_snapshots", {200: TaskSnapshots}, query=Paged),
+    Operation(
+        "GET /tasks/{task_id}/snapshot", "get_task_snapshot", {200: SnapshotState}, query=SnapshotQuery
+    ),
+    Operation("GET /tasks/{task_id}/graph", "get_task_graph", {200: Graph}),
     Operation(
         "GET /tasks/{task_id}/stream",
         "stream_task",

@@ -20,7 +20,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 PAGE_SIZE = 20
 #: "+02:00" in a query string that nobody escaped arrives as " 02:00".
 LOST_PLUS = re.compile(r" (?=\d\d:\d\d$)")
-MOMENTS = ("created_after", "created_before")
+MOMENTS = ("created_after", "created_before", "start_time", "end_time")
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -84,13 +84,13 @@ def task_page(asked: Paged) -> Page:
     return Page(limit=limit, offset=offset, cursor=asked.cursor)
 
 
-def part(asked: Paged) -> Slice:
-    """Which part of another list is asked for; its cursors are offsets."""
-    limit, offset = _limit_and_offset(asked)
+def part(asked: Paged, size: int = PAGE_SIZE) -> Slice:
+    """Which part of another list is asked for, ``size`` items by default; its cursors are offsets."""
+    limit, offset = _limit_and_offset(asked, size)
     return Slice(limit, offset if asked.cursor is None else _cursor_offset(asked.cursor))
 
 
-def _limit_and_offset(asked: Paged) -> tuple[int, int]:
+def _limit_and_offset(asked: Paged, size: int = PAGE_SIZE) -> tuple[int, int]:
     ways = {
         "page": asked.page is not None,
         "offset": asked.offset is not None,
@@ -101,7 +101,7 @@ def _limit_and_offset(asked: Paged) -> tuple[int, int]:
         raise InvalidField.of(given[1], f"cannot be used together with {given[0]}: choose one way of paging")
     if asked.limit is not None and asked.page_size is not None:
         raise InvalidField.of("limit", "means the same as page_size: give one of them")
-    limit = asked.limit or asked.page_size or PAGE_SIZE
+    limit = asked.limit or asked.page_size or size
     offset = (asked.page - 1) * limit if asked.page is not None else asked.offset or 0
     if offset > FURTHEST:
         raise InvalidField.of("page", f"reaches beyond item {FURTHEST}: use cursor")

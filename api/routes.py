@@ -11,6 +11,7 @@ from api.resources.knowledge_bases import KnowledgeBases
 from api.resources.moves import Moves
 from api.resources.pipelines import Pipelines
 from api.resources.queues import Queues
+from api.resources.record import TaskRecord, TaskStatistics
 from api.resources.sockets import Sockets
 from api.resources.streams import Streams
 from api.resources.task import OneTask
@@ -28,7 +29,7 @@ class Route(NamedTuple):
 def routes(desk: Desk) -> list[Route]:
     """Every address of the API."""
     health, tasks, task = Health(desk), Tasks(desk), OneTask(desk)
-    moves, bulk = Moves(desk), Bulk(desk)
+    moves, bulk, record = Moves(desk), Bulk(desk), TaskRecord(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
     queues, documentation = Queues(desk), Documentation(desk)
     table = [
@@ -42,11 +43,17 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/tasks/cancel", bulk, "cancel"),
         Route(f"{PREFIX}/tasks/retry", bulk, "retry"),
         Route(f"{PREFIX}/tasks/delete", bulk, "delete"),
+        Route(f"{PREFIX}/tasks/statistics", TaskStatistics(desk)),
         Route(f"{PREFIX}/tasks/{{task_id}}", task),
         Route(f"{PREFIX}/tasks/{{task_id}}/status", task, "status"),
         Route(f"{PREFIX}/tasks/{{task_id}}/progress", task, "status"),
         Route(f"{PREFIX}/tasks/{{task_id}}/result", task, "result"),
-        Route(f"{PREFIX}/tasks/{{task_id}}/history", task, "history"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/history", record, "history"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/attempts", record, "attempts"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/logs", record, "logs"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/snapshots", record, "snapshots"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/snapshot", record, "snapshot"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/graph", record, "graph"),
         Route(f"{PREFIX}/tasks/{{task_id}}/stream", Streams(desk)),
         Route("/ws", Sockets(desk)),
         Route(f"{PREFIX}/tasks/{{task_id}}/cancel", task, "cancel"),

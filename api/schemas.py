@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from actors.requests import DAY, Id, Moment, Name
-from tasks.records import Event, Status
+from tasks.records import Attempt, Event, LogLine, Snapshot, Status
 from tasks.states import GROUPS, STATES
 
 MOST_A_PAGE = 1_000
@@ -199,10 +199,57 @@ class TaskResult(msgspec.Struct, frozen=True):
     error: dict[str, Any] | None
 
 
-class TaskHistory(msgspec.Struct, frozen=True):
-    """Every event of a task, oldest first."""
+class ListAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What every list says beside its items: how many there are in all, and where the next part begins."""
+
+    total: int
+    total_is_exact: bool
+    next_cursor: str | None
+
+
+class TaskHistory(ListAnswer, frozen=True, kw_only=True):
+    """The events of a task, oldest first."""
 
     history: Sequence[Event]
+
+
+class TaskAttempts(ListAnswer, frozen=True, kw_only=True):
+    """The attempts of a task, oldest first; also the one that runs now."""
+
+    attempts: Sequence[Attempt]
+
+
+class TaskLogs(ListAnswer, frozen=True, kw_only=True):
+    """What the actor of a task logged, oldest first."""
+
+    logs: Sequence[LogLine]
+
+
+class TaskSnapshots(ListAnswer, frozen=True, kw_only=True):
+    """The snapshots that are kept of a task, oldest first."""
+
+    snapshots: Sequence[Snapshot]
+
+
+class SnapshotQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """The query string of ``GET …/snapshot``: a version, or ``latest``."""
+
+    version: Annotated[int, Meta(ge=1, le=2**31 - 1)] | Literal["latest"] = "latest"
+
+
+class StatisticsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """The query string of ``GET /tasks/statistics``.
+
+    Counted are tasks that were created from ``start_time`` on, before ``end_time``. ``stages`` counts
+    the stages of runs too.
+    """
+
+    start_time: Moment | None = None
+    end_time: Moment | None = None
+    task_type: Id | None = None
+    queue_name: Id | None = None
+    user_id: Id | None = None
+    stages: bool = False
 
 
 class ServerStatus(msgspec.Struct, frozen=True):

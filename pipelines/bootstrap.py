@@ -17,6 +17,7 @@ from pipelines.settling import Settler
 from tasks import catalogue as record_catalogue
 from tasks.bell import Bell
 from tasks.database import Database, connect
+from tasks.details import Details
 from tasks.embedded import embedded_postgres
 from tasks.leases import Lease, Profile
 from tasks.ledger import Ledger
@@ -43,6 +44,7 @@ class Kit:
         resources.callback(self.ledger.close)
         self.queries = Queries(self.database)
         self.queues = QueueQueries(self.database)
+        self.details = Details(self.database)
         self.workshop: Workshop = equip(settings, self.database)
         self.submission = Submission(
             self.catalogue,

@@ -12,9 +12,8 @@ from tasks import history, lists, statistics
 from tasks.database import session
 from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
-from tasks.records import Event, Page, Task, TaskFilter, TaskPage
+from tasks.records import Event, Page, Statistics, Task, TaskFilter, TaskPage
 from tasks.states import BLOCKED, QUEUED, RETRYING, RUNNING, SCHEDULED
-from tasks.statistics import Statistics
 from tasks.values import Backlog, Claimed, NewTask, RunState, StageState, TaskType
 from tasks.windows import Window
 
@@ -217,8 +216,7 @@ class Queries:
     def _served(self, rows: list[Any]) -> "Served | None":
         if not any(row.state.status == QUEUED for row in rows):
             return None
-        workers = list(WorkerRow.select().where(WorkerRow.kind == "worker"))
-        return Served(workers, {row.name for row in QueueRow.select(QueueRow.name).where(QueueRow.paused)})
+        return Served.read()
 
 
 class Served:
@@ -230,15 +228,21 @@ class Served:
         self._pipelines = {name.rpartition(".")[0] for name in self._types}
         self._paused = paused
 
-    def missing(self, row: Any) -> str | None:
+    @classmethod
+    def read(cls) -> "Served":
+        """What is served now; the models are bound and connected."""
+        workers = list(WorkerRow.select().where(WorkerRow.kind == "worker"))
+        return cls(workers, {row.name for row in QueueRow.select(QueueRow.name).where(QueueRow.paused)})
+
+    def lack(self, task_type: str, queue_name: str, *, is_run: bool = False) -> str | None:
         """What keeps a queued task waiting, if it is a paused queue or the lack of a worker."""
-        if row.state.queue is None:  # a run: its stages are claimed, from queues of their own
-            return None if row.task_type in self._pipelines else "no worker for its type"
-        if row.queue_name in self._paused:
+        if is_run:  # its stages are claimed, from queues of their own
+            return None if task_type in self._pipelines else "no worker for its type"
+        if queue_name in self._paused:
             return "paused"
-        if row.task_type not in self._types:
+        if task_type not in self._types:
             return "no worker for its type"
-        return None if row.queue_name in self._queues else "no worker for its queue"
+        return None if queue_name in self._queues else "no worker for its queue"
 
 
 def _as_asked(row: Any) -> NewTask:
@@ -270,7 +274,7 @@ def _task(row: Any, served: Served | None, estimate: datetime | None) -> Task:
     duration = (ended - started).total_seconds() * 1_000 if ended and started else None
     wait = WAITS.get(state.status)
     if state.status == QUEUED and served is not None:
-        wait = served.missing(row)
+        wait = served.lack(row.task_type, row.queue_name, is_run=state.queue is None)
     return Task(
         task_id=row.id,
         task_type=row.task_type,

@@ -82,6 +82,123 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
 
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt. ``outcome`` is running, completed, error, lost, cancelled or released (handed back).
+
+    ``status`` is the state of the task after it, ``worker`` the process that made it, ``error`` its
+    ``code`` and ``message``.
+    """
+
+    attempt: int
+    outcome: str
+    status: str
+    error: dict[str, Any] | None
+    traceback: str | None
+    worker: UUID | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    duration_ms: float | None
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line that the actor of a task logged, in which attempt."""
+
+    event_id: int
+    level: str
+    logger: str | None
+    message: str | None
+    timestamp: datetime
+    attempt: int | None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A state that was saved; ``size_bytes`` is that of its JSON."""
+
+    version: int
+    created_at: datetime
+    size_bytes: int
+
+
+class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot with what was saved."""
+
+    task_id: UUID
+    version: int
+    state: Any
+    created_at: datetime
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A task in a graph; ``index`` counts the items of a mapped stage."""
+
+    task_id: UUID
+    task_type: str
+    stage: str | None
+    index: int | None
+    status: str
+    progress: float
+    duration_ms: float | None
+    wait_reason: str | None
+
+
+class Edge(msgspec.Struct, frozen=True):
+    """From a run to its ``stage``, a ``dependency`` to who needs it, or a ``parent`` to its derivative."""
+
+    source: UUID
+    target: UUID
+    kind: str
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """Tasks and how they hang together; ``truncated``: there are more than a graph shows."""
+
+    nodes: list[Node]
+    edges: list[Edge]
+    truncated: bool
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tasks there were and how they ended; durations are those of completed tasks, in milliseconds.
+
+    ``success_rate`` is 0-100 of the completed and failed ones. Where nothing has ended, figures are 0.
+    Percentiles are exact to 2.5%.
+    """
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    success_rate: float
+    avg_duration_ms: float
+    p50: float
+    p95: float
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One bucket of a series, by when tasks were created."""
+
+    start: datetime
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+
+
+class Series(msgspec.Struct, frozen=True):
+    """Buckets (``minute``, ``hour`` or ``day``) in their order; those without tasks are left out."""
+
+    bucket: str
+    points: list[Point]
+
+
+class Statistics(Figures, frozen=True, kw_only=True):
+    """The figures of a window: of all tasks, of each type and queue, and as a series."""
+
+    by_type: dict[str, Figures]
+    by_queue: dict[str, Figures]
+    series: Series
+
+
 class TaskPage(msgspec.Struct, frozen=True):
     """A part of a list, how many there are in all, and where the next part begins."""
 

@@ -10,56 +10,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
+from tasks.records import Figures, Point, Series, Statistics
 from tasks.states import CANCELLED, COMPLETED, FAILED, FINAL, UNFINISHED
 from tasks.windows import Window, plan
 
 SUBMITTED = "submitted"
 #: A slot of a histogram is so many times as wide as the one before.
 SLOT_GROWTH = 1.05
-
-
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """How many tasks there were and how they ended; durations are those of completed tasks, in milliseconds.
-
-    ``success_rate`` is 0-100 of the completed and failed ones. Where nothing has ended, figures are 0.
-    Percentiles are exact to 2.5%.
-    """
-
-    total: int
-    completed: int
-    failed: int
-    cancelled: int
-    success_rate: float
-    avg_duration_ms: float
-    p50: float
-    p95: float
-
-
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One bucket of a series, by when tasks were created."""
-
-    start: datetime
-    total: int
-    completed: int
-    failed: int
-    cancelled: int
-
-
-class Series(msgspec.Struct, frozen=True):
-    """Buckets (``minute``, ``hour`` or ``day``) in their order; those without tasks are left out."""
-
-    bucket: str
-    points: list[Point]
-
-
-class Statistics(Figures, frozen=True, kw_only=True):
-    """The figures of a window: of all tasks, of each type and queue, and as a series."""
-
-    by_type: dict[str, Figures]
-    by_queue: dict[str, Figures]
-    series: Series
 
 
 _PARTS = """

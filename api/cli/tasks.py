@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from api.cli import verbs
+from api.cli.details import COLOURS, show_errors, show_history, show_lines
 from api.cli.errors import BadInput
 from api.cli.progress import show_task
 from api.cli.remote import Remote, client_command
 from api.cli.text import clean, counted, moment, one_line
-from tasks.records import Event, Task
-from tasks.states import CANCELLED, COMPLETED, FAILED, RUNNING
+from tasks.records import Task
+from tasks.states import COMPLETED
 
-_COLOURS = {COMPLETED: "green", FAILED: "red", CANCELLED: "yellow", RUNNING: "cyan"}
 _VALUE_AT_MOST = 2_000
 
 
@@ -95,13 +95,29 @@ def list_tasks(remote: Remote, /, statuses: tuple[str, ...], stages: bool, **fil
 @click.argument("task_id", metavar="ID")
 @client_command
 def show(remote: Remote, task_id: str) -> None:
-    """Show a task with its history."""
-    task, history = remote.client.task(task_id), remote.client.history(task_id)
+    """Show a task with its history, the errors of its attempts, and its log."""
+    client = remote.client
+    task, history = client.task(task_id), client.history(task_id)
+    attempts, lines = client.attempts(task_id), client.logs(task_id)
     if remote.as_json:
-        remote.show_json({"task": task, "history": history})
+        remote.show_json({"task": task, "history": history, "attempts": attempts, "logs": lines})
         return
     _show_fields(remote.out, task)
-    _show_history(remote.out, history)
+    show_history(remote.out, history)
+    show_errors(remote.out, attempts)
+    show_lines(remote.out, lines)
+
+
+@tasks.command
+@click.argument("task_id", metavar="ID")
+@client_command
+def logs(remote: Remote, task_id: str) -> None:
+    """Show what a task logged."""
+    lines = remote.client.logs(task_id)
+    if remote.as_json:
+        remote.show_json({"logs": lines})
+    else:
+        show_lines(remote.out, lines, title=False)
 
 
 @tasks.command
@@ -153,7 +169,7 @@ def _table(found: list[Task]) -> Table:
         table.add_row(
             str(task.task_id),
             Text(clean(task.stage or task.task_type)),
-            Text(task.status, _COLOURS.get(task.status, "")),
+            Text(task.status, COLOURS.get(task.status, "")),
             f"{task.progress:.0f}%",
             Text(clean(task.queue_name)),
             moment(task.created_at),
@@ -172,26 +188,13 @@ def _show_fields(console: Console, task: Task) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in msgspec.structs.asdict(task).items():
         if value is not None and value != []:
-            style = _COLOURS.get(task.status, "") if name == "status" else ""
+            style = COLOURS.get(task.status, "") if name == "status" else ""
             table.add_row(Text(name, "dim"), Text(_shown(value), style))
     console.print(table)
 
 
-def _show_history(console: Console, history: list[Event]) -> None:
-    table = Table(box=None, pad_edge=False, title="history", title_justify="left")
-    for heading in ("TIME", "EVENT", "STATUS", "PHASE", "PROGRESS", "MESSAGE"):
-        table.add_column(heading)
-    for event in history:
-        percent = "" if event.progress is None else f"{event.progress:.0f}%"
-        status = Text(event.status, _COLOURS.get(event.status, ""))
-        message = Text(clean(event.message or ""))
-        table.add_row(moment(event.timestamp), event.kind, status, Text(event.phase or ""), percent, message)
-    console.print()
-    console.print(table)
-
-
 def _show_end(console: Console, task: Task) -> None:
-    console.print(Text.assemble(f"{task.task_id}  ", (task.status, _COLOURS.get(task.status, ""))))
+    console.print(Text.assemble(f"{task.task_id}  ", (task.status, COLOURS.get(task.status, ""))))
     if task.error:
         console.print(Text(_remark(task), "red"), soft_wrap=True)
     elif task.result is not None:

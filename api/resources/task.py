@@ -5,7 +5,7 @@ from falcon.asgi import Request, Response
 from api.caller import Caller, caller_of
 from api.desk import Desk
 from api.media import render
-from api.schemas import TaskHistory, TaskResult, TaskStatus
+from api.schemas import TaskResult, TaskStatus
 from tasks.errors import Conflict, NotFound
 from tasks.ids import parse_id
 from tasks.ledger.removals import MISSING, STAGE, UNFINISHED
@@ -39,11 +39,6 @@ class OneTask:
         if task.status not in FINAL:
             raise Conflict(f"The task is {task.status}: ask for its result when it is over.")
         render(resp, TaskResult(task.task_id, task.status, task.result, task.error))
-
-    async def on_get_history(self, req: Request, resp: Response, task_id: str) -> None:
-        """Every event of the task, oldest first."""
-        task = await read_task(self._desk, task_id, caller_of(req))
-        render(resp, TaskHistory(await self._desk.ask(self._desk.kit.queries.history, task.task_id)))
 
     async def on_post_cancel(self, req: Request, resp: Response, task_id: str) -> None:
         """Cancel the task; cancelling it again changes nothing."""

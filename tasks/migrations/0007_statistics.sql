@@ -52,3 +52,5 @@ GROUP BY 1, 2, 3, 4, 5, 6;
 CREATE INDEX tasks_by_age ON tasks USING brin (created_at) WITH (pages_per_range = 16, autosummarize = on);
 CREATE INDEX tasks_by_project ON tasks (project_id, id) WHERE project_id IS NOT NULL;
 CREATE INDEX tasks_by_tag ON tasks USING gin (tags) WHERE tags <> '{}';
+-- Who depends on a task: in the index are only those that depend on any.
+CREATE INDEX tasks_by_needs ON tasks USING gin (depends_on) WHERE depends_on <> '{}';

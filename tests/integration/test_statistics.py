@@ -15,8 +15,7 @@ from tasks.ledger import Ledger
 from tasks.ledger.endings import Complete
 from tasks.ledger.runs import Advance
 from tasks.queries import Queries
-from tasks.records import Page, TaskFilter
-from tasks.statistics import Statistics
+from tasks.records import Page, Statistics, TaskFilter
 from tasks.values import Claimed, NewTask, TaskError
 from tasks.windows import Window, cover
 

@@ -27,6 +27,14 @@ HIT = {
     "start": 0,
     "end": 23,
 }
+LINE = {
+    "event_id": 7,
+    "level": "warning",
+    "logger": "mine",
+    "message": "[red]careful",
+    "timestamp": "2026-01-02T03:04:05Z",
+    "attempt": 1,
+}
 
 
 def call(server: Handler, *arguments: str, **options: str) -> Result:
@@ -104,12 +112,32 @@ def test_tasks_are_listed_with_whole_ids() -> None:
     assert "--cursor c" in done.stdout
 
 
-def test_a_task_is_shown_with_its_history() -> None:
+def test_a_task_is_shown_with_its_history_its_errors_and_its_log() -> None:
     event = {"event_id": 1, "kind": "state", "phase": None, "progress": None, "message": "hello"}
     history = {"history": [event | {"status": "queued", "timestamp": "2026-01-02T03:04:05Z"}]}
-    done = call(Script(ok(task()), ok(history)), "tasks", "show", TASK_ID)
+    attempt = {
+        "attempt": 1,
+        "outcome": "error",
+        "status": "failed",
+        "traceback": "Traceback\x1b[2J",
+        "worker": None,
+    }
+    attempt |= {"error": {"code": "actor_error", "message": "no luck"}}
+    attempt |= {"started_at": None, "ended_at": None, "duration_ms": None}
+    server = Script(ok(task()), ok(history), ok({"attempts": [attempt]}), ok({"logs": [LINE]}))
+    done = call(server, "tasks", "show", TASK_ID)
     assert "task_type" in done.stdout
     assert "hello" in done.stdout
+    assert "attempt 1  actor_error: no luck\nTraceback" in done.stdout
+    assert "WARNING   [red]careful" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_the_log_of_a_task_is_shown_alone() -> None:
+    done = call(Script(ok({"logs": [LINE]})), "tasks", "logs", TASK_ID)
+    assert done.stdout.endswith("  WARNING   [red]careful\n")
+    done = call(Script(ok({"logs": [LINE]})), "tasks", "logs", TASK_ID, "--json")
+    assert json.loads(done.stdout)["logs"][0]["level"] == "warning"
 
 
 def test_several_tasks_are_cancelled() -> None:

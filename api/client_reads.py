@@ -1,0 +1,66 @@
+"""What the client reads about a task in detail, and about tasks in numbers."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+
+from api.client_answers import converted, read
+from tasks.records import Attempt, Event, Graph, LogLine, Snapshot, SnapshotState, Statistics
+
+T = TypeVar("T")
+_PAGE = 1_000
+
+
+class Reads(ABC):
+    """What can be read; the requests are made by the client."""
+
+    @abstractmethod
+    def _get(
+        self, path: str, query: Mapping[str, Any] | None = None, patience: float = 0.0
+    ) -> httpx.Response:
+        """Send a GET."""
+
+    def history(self, task_id: UUID | str) -> list[Event]:
+        """Return the task's events, the oldest first."""
+        return list(self._all(_path(task_id, "history"), "history", Event))
+
+    def attempts(self, task_id: UUID | str) -> list[Attempt]:
+        """Return the task's attempts, the oldest first, with errors and tracebacks."""
+        return list(self._all(_path(task_id, "attempts"), "attempts", Attempt))
+
+    def logs(self, task_id: UUID | str) -> list[LogLine]:
+        """Return what the task's actor logged, the oldest line first."""
+        return list(self._all(_path(task_id, "logs"), "logs", LogLine))
+
+    def snapshots(self, task_id: UUID | str) -> list[Snapshot]:
+        """Return the snapshots that are kept of the task, the oldest first."""
+        return list(self._all(_path(task_id, "snapshots"), "snapshots", Snapshot))
+
+    def snapshot(self, task_id: UUID | str, version: int | None = None) -> SnapshotState:
+        """Return a snapshot with its state; without ``version`` the latest."""
+        return read(self._get(_path(task_id, "snapshot"), {"version": version}), SnapshotState)
+
+    def graph(self, task_id: UUID | str) -> Graph:
+        """Return the tasks around the task: its run and stages, dependencies, parent and derivatives."""
+        return read(self._get(_path(task_id, "graph")), Graph)
+
+    def statistics(self, **window: Any) -> Statistics:
+        """Return the figures of a window: ``start_time``, ``end_time``, ``task_type``, ``queue_name``..."""
+        return read(self._get("/tasks/statistics", window), Statistics)
+
+    def _all(self, path: str, plural: str, kind: type[T]) -> Iterator[T]:
+        for offset in itertools.count(0, _PAGE):
+            answer = self._get(path, {"limit": _PAGE, "offset": offset})
+            part = converted(read(answer, dict[str, Any]).get(plural), list[kind], answer.url)  # type: ignore[valid-type]
+            yield from part
+            if len(part) < _PAGE:
+                return
+
+
+def _path(task_id: UUID | str, what: str) -> str:
+    return f"/tasks/{quote(str(task_id), safe='')}/{what}"

@@ -1,0 +1,177 @@
+"""Reading what a task did in detail: its attempts, its log, its snapshots, and the tasks around it."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from playhouse.pool import PooledPostgresqlDatabase
+
+from tasks.database import session
+from tasks.queries import WAITS, Served
+from tasks.records import Attempt, Edge, Graph, LogLine, Node, Snapshot, SnapshotState
+from tasks.states import QUEUED
+
+#: A graph has no more nodes than these.
+MOST_NODES = 1_000
+
+
+class Details:
+    """Questions about one task. Whether the asker may see the task is asked elsewhere (`tasks.queries`)."""
+
+    def __init__(self, database: PooledPostgresqlDatabase) -> None:
+        self._database = database
+
+    def attempts(self, task_id: UUID, *, limit: int, offset: int) -> tuple[list[Attempt], int]:
+        """A part of a task's attempts, oldest first, and how many there are."""
+        with session(self._database):
+            rows = self._rows(_ATTEMPTS, (task_id, task_id, limit, offset))
+            total = self._rows(_COUNT_ATTEMPTS, (task_id, task_id))[0][0]
+        return [_attempt(row) for row in rows], total
+
+    def logs(self, task_id: UUID, *, limit: int, offset: int) -> tuple[list[LogLine], int]:
+        """A part of what a task logged, oldest first, and how many lines there are."""
+        with session(self._database):
+            rows = self._rows(_LOGS, (task_id, limit, offset))
+            total = self._rows(_COUNT_LOGS, (task_id,))[0][0]
+        return [_line(row) for row in rows], total
+
+    def snapshots(self, task_id: UUID) -> list[Snapshot]:
+        """The snapshots that are kept of a task (a few), oldest first."""
+        with session(self._database):
+            rows = self._rows(_SNAPSHOTS, (task_id,))
+        return [Snapshot(version=row[0], created_at=row[1], size_bytes=row[2]) for row in rows]
+
+    def snapshot(self, task_id: UUID, version: int | None) -> SnapshotState | None:
+        """A snapshot of a task, the latest without ``version``; None if it is not kept."""
+        with session(self._database):
+            rows = self._rows(_SNAPSHOT, (task_id, version, version))
+        if not rows:
+            return None
+        return SnapshotState(task_id=task_id, version=rows[0][0], state=rows[0][1], created_at=rows[0][2])
+
+    def graph(self, task_id: UUID, *, owner: str | None = None) -> Graph:
+        """The tasks around a task, as far as ``owner`` may see them (None: all).
+
+        They are its run with all stages, what it depends on and what depends on it (however far), its parent
+        and its derivatives.
+        """
+        params = {"id": task_id, "owner": owner, "limit": MOST_NODES + 1}
+        with session(self._database):
+            rows = self._rows(_AROUND, params)
+            served = None
+            if any(row[4] == QUEUED for row in rows):
+                served = Served.read()
+        shown = rows[:MOST_NODES]
+        nodes = [_node(row, served) for row in shown]
+        return Graph(nodes, _edges(shown), len(rows) > MOST_NODES)
+
+    def _rows(self, sql: str, params: Any) -> list[Any]:
+        return list(self._database.execute_sql(sql, params).fetchall())
+
+
+# What is under way, or has completed, is derived from the state: only other ends leave a row.
+_ALL_ATTEMPTS = """
+    SELECT attempt, outcome, status, error, traceback, worker, started_at, ended_at, ended_event
+    FROM attempts WHERE task_id = %s
+    UNION ALL
+    SELECT attempt, status, status, NULL, NULL, worker, started_at, finished_at, 2147483647
+    FROM task_state WHERE id = %s AND queue IS NOT NULL AND running_event IS NOT NULL
+        AND status IN ('running', 'completed')"""
+
+_ATTEMPTS = f"SELECT * FROM ({_ALL_ATTEMPTS}) AS a ORDER BY ended_event LIMIT %s OFFSET %s"
+_COUNT_ATTEMPTS = f"SELECT count(*) FROM ({_ALL_ATTEMPTS}) AS a"
+
+_LOGS = """
+SELECT e.event_id, e.data, e.message, e.at, coalesce(
+    (SELECT a.attempt FROM attempts a WHERE a.task_id = e.task_id AND a.started_event < e.event_id
+        AND a.ended_event > e.event_id LIMIT 1),
+    CASE WHEN s.running_event < e.event_id THEN s.attempt END)
+FROM events e JOIN task_state s ON s.id = e.task_id
+WHERE e.task_id = %s AND e.kind = 'log' ORDER BY e.event_id LIMIT %s OFFSET %s"""
+_COUNT_LOGS = "SELECT count(*) FROM events WHERE task_id = %s AND kind = 'log'"
+
+_SNAPSHOTS = """
+SELECT version, created_at, octet_length(state::text) FROM snapshots WHERE task_id = %s ORDER BY version"""
+_SNAPSHOT = """
+SELECT version, state, created_at FROM snapshots
+WHERE task_id = %s AND (%s::integer IS NULL OR version = %s) ORDER BY version DESC LIMIT 1"""
+
+_AROUND = """
+WITH RECURSIVE up(id) AS (
+    SELECT %(id)s::uuid UNION SELECT unnest(t.depends_on) FROM up JOIN tasks t ON t.id = up.id
+), down(id) AS (
+    SELECT %(id)s::uuid UNION
+    SELECT t.id FROM down JOIN tasks t ON t.depends_on @> ARRAY[down.id] AND t.depends_on <> '{}'
+), origin AS (SELECT * FROM tasks WHERE id = %(id)s
+), around(id, place) AS (
+    SELECT %(id)s::uuid, 0
+    UNION ALL SELECT run_id, 1 FROM origin WHERE run_id IS NOT NULL
+    UNION ALL SELECT parent_id, 2 FROM origin WHERE parent_id IS NOT NULL
+    UNION ALL (SELECT id, 3 FROM up LIMIT %(limit)s)
+    UNION ALL (SELECT id, 4 FROM down LIMIT %(limit)s)
+    UNION ALL (SELECT id, 5 FROM tasks WHERE run_id = (SELECT coalesce(run_id, id) FROM origin)
+        ORDER BY stage, stage_index LIMIT %(limit)s)
+    UNION ALL (SELECT id, 6 FROM tasks WHERE parent_id = %(id)s ORDER BY id LIMIT %(limit)s)
+), nearest AS (SELECT id, min(place) AS place FROM around GROUP BY 1)
+SELECT t.id, t.task_type, t.stage, t.stage_index, s.status, s.progress,
+    extract(epoch FROM s.finished_at - s.started_at)::float8 * 1000, s.queue, t.queue_name, t.run_id,
+    t.parent_id, t.depends_on
+FROM nearest JOIN tasks t USING (id) JOIN task_state s USING (id)
+WHERE %(owner)s::text IS NULL OR t.user_id = %(owner)s
+ORDER BY nearest.place, t.stage, t.stage_index, t.id LIMIT %(limit)s"""
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    number, outcome, status, error, traceback, worker, started_at, ended_at, _ = row
+    took = (ended_at - started_at).total_seconds() * 1_000 if started_at and ended_at else None
+    return Attempt(
+        attempt=number,
+        outcome=outcome,
+        status=status,
+        error=error,
+        traceback=traceback,
+        worker=worker,
+        started_at=started_at,
+        ended_at=ended_at,
+        duration_ms=took,
+    )
+
+
+def _line(row: Sequence[Any]) -> LogLine:
+    event_id, data, message, at, attempt = row
+    known = data if isinstance(data, dict) else {}
+    return LogLine(
+        event_id=event_id,
+        level=str(known.get("level", "info")),
+        logger=known.get("logger"),
+        message=message,
+        timestamp=at,
+        attempt=attempt,
+    )
+
+
+def _node(row: Sequence[Any], served: Served | None) -> Node:
+    task_id, task_type, stage, index, status, progress, duration, queue, queue_name, *_ = row
+    wait = WAITS.get(status)
+    if status == QUEUED and served is not None:
+        wait = served.lack(task_type, queue_name, is_run=queue is None)
+    return Node(
+        task_id=task_id,
+        task_type=task_type,
+        stage=stage,
+        index=index,
+        status=status,
+        progress=round(progress, 2),
+        duration_ms=duration,
+        wait_reason=wait,
+    )
+
+
+def _edges(rows: Sequence[Sequence[Any]]) -> list[Edge]:
+    shown = {row[0] for row in rows}
+    edges = []
+    for row in rows:
+        run_id, parent_id, depends_on = row[9:12]
+        found = [(run_id, "stage"), (parent_id, "parent"), *((need, "dependency") for need in depends_on)]
+        edges += [Edge(source, row[0], kind) for source, kind in found if source in shown]
+    return edges
