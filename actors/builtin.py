@@ -1,13 +1,23 @@
 """The actors that come with Callboard, mostly for trying things out."""
 
 import time
-from typing import Annotated, Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from actors.context import current_task
 from actors.definitions import actor
 from actors.errors import Permanent
+from actors.usage import count
+from tasks.states import STATES
+
+PERIODS = {
+    "hourly": timedelta(hours=1),
+    "daily": timedelta(days=1),
+    "weekly": timedelta(days=7),
+    "monthly": timedelta(days=30),
+}
 
 
 class Sleep(msgspec.Struct, forbid_unknown_fields=True):
@@ -21,6 +31,12 @@ class Fail(msgspec.Struct, forbid_unknown_fields=True):
 
     message: str = "failed as it was asked to"
     permanent: bool = False
+
+
+class Report(msgspec.Struct, forbid_unknown_fields=True):
+    """Over which period to report."""
+
+    report_type: Literal["hourly", "daily", "weekly", "monthly"] = "daily"
 
 
 @actor
@@ -52,4 +68,27 @@ def fail(payload: Fail) -> None:
     raise RuntimeError(payload.message)
 
 
-ACTORS = (test, benchmark, sleep, fail)
+@actor
+def report_generation(payload: Report) -> dict[str, Any]:
+    """Count the tasks of the last hour, day, week or month (30 days) by their state.
+
+    They are those of the user whose task this is; without auth everybody's. A count beyond 10,000 is a lower
+    bound.
+    """
+    until = datetime.now(UTC)
+    since = until - PERIODS[payload.report_type]
+    owner = current_task().user_id or None
+    by_status = {
+        status: count(status=status, created_after=since, created_before=until, owner=owner)
+        for status in STATES
+    }
+    return {
+        "report_type": payload.report_type,
+        "since": since,
+        "until": until,
+        "total": sum(by_status.values()),
+        "by_status": by_status,
+    }
+
+
+ACTORS = (test, benchmark, sleep, fail, report_generation)

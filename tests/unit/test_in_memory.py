@@ -239,6 +239,22 @@ def test_an_actor_may_submit_and_wait(board: MemoryBoard) -> None:
     assert task.result == ["1: hello ann", "1: hello bob"]
 
 
+def test_a_report_counts_the_tasks_of_whoever_asks_for_it(board: MemoryBoard) -> None:
+    # Given tasks of two users, some of them long ago
+    submit(greet, {"name": "ann"}, user_id="ann")
+    submit(hopeless, user_id="ann")
+    submit(greet, {"name": "bob"}, user_id="bob")
+    board.run()
+
+    # When a report is asked for by one of them, and by nobody in particular
+    hers = wait(submit("report_generation", {"report_type": "hourly"}, user_id="ann").task_id).result
+    all_of_them = wait(submit("report_generation").task_id).result
+
+    # Then each counts what its user may see.
+    assert (hers["total"], hers["by_status"]["completed"], hers["by_status"]["failed"]) == (3, 1, 1)
+    assert (all_of_them["report_type"], all_of_them["total"]) == ("daily", 5)
+
+
 def test_an_executor_is_known_by_its_module(board: MemoryBoard) -> None:
     task = submit("sync_assets", {"regions": ["cn-shenzhen", "cn-beijing"]})
 
