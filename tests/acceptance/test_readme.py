@@ -64,7 +64,7 @@ def test_every_command_runs_in_the_order_of_the_readme(embedded: Deployment) -> 
 def test_the_example_modules_are_served(tmp_path: Path) -> None:
     # Given the README's modules, on PYTHONPATH
     examples = re.findall(r"```python\n(# (\w+\.py).*?)```", README, re.S)
-    assert [name for _, name in examples] == ["shop.py", "shelf.py"]
+    assert [name for _, name in examples] == ["shop.py", "shelf.py", "desk.py", "test_shop.py"]
     for text, name in examples:
         (tmp_path / name).write_text(text, encoding="utf-8")
     environ = {
@@ -85,10 +85,28 @@ def test_the_example_modules_are_served(tmp_path: Path) -> None:
         shelves = {"task_type": "count_books", "payload": [["Emma"], [], ["Ulysses", "Dune"]]}
         counted = running.http.post("/api/v1/tasks", json=shelves).json()["task_id"]
         assert running.wait_for_task(counted)["result"] == 3
+        # And a program gets results without HTTP
+        said = run_python("desk.py", folder=tmp_path, data=running.log.parent / "data")
+        assert said == "completed order 7: tea\n{'parcels': 2} 2\n"
         # And a payload that does not fit is refused by its field
         wrong = {"task_type": "confirm", "payload": {"number": "seven", "items": []}}
         answer = running.http.post("/api/v1/tasks", json=wrong)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "payload.number")
+    # And its test passes where nothing runs
+    assert "1 passed" in run_python("-m", "pytest", "-c", os.devnull, "test_shop.py", folder=tmp_path)
+
+
+def run_python(*arguments: str, folder: Path, data: Path | None = None) -> str:
+    """What a Python process says that ends well, on a data folder if there is one."""
+    environ = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{folder}"}
+    if data is not None:
+        environ["CALLBOARD_DATA_DIR"] = str(data)
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_the_benchmark_can_be_named() -> None:
@@ -110,7 +128,9 @@ def test_the_tests_that_the_fault_suite_names_exist() -> None:
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "deploy/demo/CORPUS.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "deploy/demo/CORPUS.md", "deploy/example/README.md"]
+)
 def test_files_that_the_documents_name_exist(name: str) -> None:
     text = (REPOSITORY / name).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:api|pipelines|actors|tasks|tests|deploy)/[\w/.-]*)`", text))
