@@ -1,5 +1,6 @@
 """Reading the record in memory. The same answers as those of `tasks.queries`."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,7 @@ from tasks.errors import InvalidField
 from tasks.ids import parse_id
 from tasks.memory.store import Row, Store, as_json
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage
-from tasks.states import BLOCKED, CANCELLED, FAILED, RETRYING, SCHEDULED
+from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED, RETRYING, SCHEDULED
 from tasks.values import NewTask, RunState, StageState, TaskType
 
 WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
@@ -42,7 +43,7 @@ class MemoryQueries:
           InvalidField: the cursor is not one that an earlier page gave.
         """
         with self._store.lock:
-            found = [row for row in reversed(self._store.rows.values()) if _fits(row, wanted)]
+            found = [row for row in reversed(self._store.rows.values()) if self._fits(row, wanted)]
             rest = found[page.offset :]
             if page.cursor:
                 last = _cursor_id(page.cursor)
@@ -50,6 +51,15 @@ class MemoryQueries:
             shown = rest[: page.limit]
             cursor = str(shown[-1].new.id) if len(rest) > page.limit else None
             return TaskPage([_task(row) for row in shown], len(found), True, cursor)
+
+    def _fits(self, row: Row, wanted: TaskFilter) -> bool:
+        """Whether a filter lets a task through."""
+        if wanted.retryable is not None:
+            run = self._store.rows.get(row.new.run_id) if row.new.run_id else None
+            over = run is not None and run.status in (COMPLETED, CANCELLED)
+            if wanted.retryable is not (row.status == FAILED and not over):
+                return False
+        return _fits_simply(row, wanted) and (not wanted.q or _holds(row, wanted.q.lower()))
 
     def history(self, task_id: UUID) -> list[Event]:
         """Every event of a task, oldest first; empty if there is no such task."""
@@ -109,7 +119,7 @@ class MemoryQueries:
             return {} if row is None else {at: as_json(state) for at, state in row.snapshots.items()}
 
 
-def _fits(row: Row, wanted: TaskFilter) -> bool:
+def _fits_simply(row: Row, wanted: TaskFilter) -> bool:
     new = row.new
     pairs = (
         (wanted.owner, new.user_id),
@@ -129,6 +139,24 @@ def _fits(row: Row, wanted: TaskFilter) -> bool:
         and (wanted.created_before is None or row.created_at < wanted.created_before)
         and (wanted.stages or wanted.run_id is not None or new.run_id is None)
     )
+
+
+def _holds(row: Row, text: str) -> bool:
+    """Whether a task holds a text in lower case, or its id begins with it."""
+    new, error = row.new, row.error or {}
+    payload = json.dumps(new.payload, ensure_ascii=False)  # with the spaces that Postgres puts in, too
+    texts = [
+        new.task_type,
+        new.project_id,
+        new.kb_id,
+        *new.tags,
+        row.message,
+        error.get("code"),
+        error.get("message"),
+        payload,
+    ]
+    whole = "\n".join(one for one in texts if one is not None).lower()
+    return text in whole or str(new.id).startswith(text)
 
 
 def _cursor_id(cursor: str) -> UUID:

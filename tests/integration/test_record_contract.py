@@ -756,6 +756,35 @@ def test_tasks_are_filtered_by_everything_they_have(record: Record) -> None:
         assert record.queries.tasks(TaskFilter(**wanted), Page()).total == total, wanted  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "text", ["WORK", "proj-1", "kb_1", "red", "Ünder", '"title": "under', "actor_error", "oops", "half way"]
+)
+def test_a_text_is_found_wherever_a_task_holds_it(record: Record, text: str) -> None:
+    # Given a task with a text at every place, and another one
+    given = {"project_id": "Proj-1", "kb_id": "kb_1", "tags": ("Red",), "payload": {"title": "Under ünder"}}
+    claim = record.claimed(**given)
+    record.ledger.report(claim, 50.0, None, "half way").result(10)
+    record.fail(claim)
+    record.submit(task_type="other")
+
+    # When the text is looked for, then the first one is found.
+    for looked_for in (text, str(claim.id)[:-1]):
+        page = record.queries.tasks(TaskFilter(q=looked_for), Page())
+        assert [task.task_id for task in page.tasks] == [claim.id]
+
+
+def test_what_could_be_retried_is_found(record: Record) -> None:
+    failed, _ = record.claimed(), record.submit()
+    record.fail(failed)
+
+    def found(retryable: bool) -> list[UUID]:
+        return [one.task_id for one in record.queries.tasks(TaskFilter(retryable=retryable), Page()).tasks]
+
+    assert found(True) == [failed.id]
+    assert failed.id not in found(False)
+    assert len(found(False)) == 1
+
+
 def test_pages_are_newest_first_by_offset_and_by_cursor(record: Record) -> None:
     ids = [record.submit() for _ in range(5)][::-1]
 
