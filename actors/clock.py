@@ -19,7 +19,6 @@ log = logging.getLogger("callboard.clock")
 TICK_SECONDS = 0.25
 #: The pause while a window is to be refilled.
 BUSY_SECONDS = 0.02
-PROMOTE_SECONDS = 0.2
 #: A look at all processes costs a fraction of a millisecond.
 LOOK_SECONDS = 0.2
 SWEEP_SECONDS = 1.0
@@ -53,7 +52,6 @@ class Clock:
         self._flow = flow
         self._dispatcher = dispatcher
         self._awake = threading.Event()
-        self._promoted_at = 0.0
         self._looked_at = 0.0
         self._swept_at = 0.0
         self._pruned_at = 0.0
@@ -66,20 +64,24 @@ class Clock:
         self._awake.set()
 
     def run(self, stopping: threading.Event) -> None:
-        """Tick until ``stopping`` is set."""
+        """Tick until ``stopping`` is set, and dispatch beside it: a sweep must not keep workers waiting."""
+        dispatching = threading.Thread(target=self._dispatch, args=(stopping,), daemon=True)
+        dispatching.start()
         while not stopping.is_set():
             self.tick()
-            busy = self._dispatcher is not None and self._dispatcher.is_busy
-            self._awake.wait(BUSY_SECONDS if busy else TICK_SECONDS)
+            stopping.wait(TICK_SECONDS)
+        self._awake.set()
+        dispatching.join(PATIENCE_SECONDS)
+
+    def _dispatch(self, stopping: threading.Event) -> None:
+        while self._dispatcher is not None and not stopping.is_set():
+            self._try("dispatch", self._dispatcher.step)
+            self._awake.wait(BUSY_SECONDS if self._dispatcher.is_busy else TICK_SECONDS)
             self._awake.clear()
 
     def tick(self) -> None:
         """One round. What fails is logged once and tried again in the next round."""
-        if time.monotonic() - self._promoted_at > PROMOTE_SECONDS:
-            self._promoted_at = time.monotonic()
-            self._try("promote", self.promote)
-        if self._dispatcher is not None:
-            self._try("dispatch", self._dispatcher.step)
+        self._try("promote", self.promote)
         if time.monotonic() - self._looked_at > LOOK_SECONDS:
             self._looked_at = time.monotonic()
             self._try("rescue", self.rescue)

@@ -1,4 +1,9 @@
-"""The dispatcher: keeps a small window of ready work on RabbitMQ, in the order of the record."""
+"""The dispatcher: keeps a small window of ready work on RabbitMQ, in the order of the record.
+
+What comes first overtakes what is on the wire by the priority of its message. Quorum queues of RabbitMQ
+before 4.0 know no priorities: there it waits for the window before it, which is as small as keeps the workers
+busy.
+"""
 
 import time
 

@@ -22,6 +22,8 @@ from tests.benchmarks.outcome import Outcome
 
 BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "search": "tests.benchmarks.search",
+    "fairness": "tests.benchmarks.fairness",
+    "throughput": "tests.benchmarks.throughput",
 }
 FOLDER = Path(".bench")
 
