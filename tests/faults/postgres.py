@@ -90,7 +90,7 @@ class Postgres:
     def _signal(self, number: int) -> None:
         if self.process.poll() is None:
             for one in [self.process, *psutil.Process(self.process.pid).children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
+                with suppress(psutil.NoSuchProcess, ProcessLookupError):
                     os.kill(one.pid, number)
 
     def heal(self) -> None:

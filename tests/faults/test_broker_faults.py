@@ -127,29 +127,29 @@ def test_nothing_is_lost_when_queues_are_deleted_under_load(
 def test_failing_tasks_are_retried_or_fail_although_rabbitmq_refuses_their_messages(
     board: Board, rabbit: Rabbit, verdict: Verdict
 ) -> None:
-    # Given 200 tasks that fail once and 20 that fail for good, all of them on RabbitMQ
+    # Given 40 tasks that fail once and 10 that fail for good, all of them in the window on RabbitMQ
     api = board.start_api()
     board.start_clock()
-    again = Load(api.url, effects(0.05, failures=1), count=200).wait(30)
-    never = Load(api.url, effects(0.05, hopeless=True), count=20).wait(30)
+    again = Load(api.url, effects(0.05, failures=1), count=40).wait(30)
+    never = Load(api.url, effects(0.05, hopeless=True), count=10).wait(30)
     with channel_to(rabbit.url) as channel:
-        eventually(lambda: channel.queue_declare("default", passive=True).method.message_count == 220)
+        eventually(lambda: channel.queue_declare("default", passive=True).method.message_count == 50)
     # When RabbitMQ refuses everything that is published while they fail
     rabbit.refuse_publishes()
     board.start_worker(threads=8)
     failed = "SELECT count(*) FROM attempts"
-    eventually(lambda: board.ask(failed) == 220, 30)
+    eventually(lambda: board.ask(failed) == 50, 30)
     rabbit.allow_publishes()
     # Then the ones are tried again and complete, and the others fail
     board.all_done()
     report = verdict(again + never)
-    assert (report.completed, report.failed) == (200, 20)
+    assert (report.completed, report.failed) == (40, 10)
     # and each of those is a dead letter, of which RabbitMQ has a copy
     buried = "SELECT array_agg(task_id) FROM dead_letters WHERE code = 'hopeless'"
     assert sorted(board.ask(buried)) == sorted(never)
     eventually(lambda: board.ask("SELECT count(*) FROM dead_letters WHERE copied_at IS NULL") == 0, 30)
     with channel_to(rabbit.url) as channel:
-        assert channel.queue_declare("default.XQ", passive=True).method.message_count == 20
+        assert channel.queue_declare("default.XQ", passive=True).method.message_count == 10
 
 
 @pytest.mark.slow
