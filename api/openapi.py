@@ -117,8 +117,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         words = "For a day the same key gives the same answer; with another body it is refused."
         made.append({"name": idempotency.HEADER, "in": "header", "description": words, "schema": key})
     made += [
-        {"name": name, "in": "header", "description": words, "schema": {"type": "string"}}
-        for name, words in operation.headers
+        {"name": name, "in": "header", "description": words, "schema": schema}
+        for name, words, schema in operation.headers
     ]
     words = "What this request is called in answers and in the log; another one is made if it cannot be."
     made.append(

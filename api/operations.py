@@ -4,6 +4,7 @@ The routes say who answers, this table says what: the OpenAPI document is made f
 ``/api/v1`` are written without it.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -49,7 +50,10 @@ OF_BODIES = (400, 413, 415, 422)
 OF_KEYS = (409, 422)
 
 
-ETAG = (("If-None-Match", "The ETag of what the caller has already: if it is still the same, 304."),)
+TEXT: Mapping[str, Any] = {"type": "string"}
+EVENT_ID: Mapping[str, Any] = {"type": "integer", "minimum": 0}
+ETAG = (("If-None-Match", "The ETag of what the caller has already: if it is still the same, 304.", TEXT),)
+AFTER_EVENT = ((STREAM_HEADER, "The last event that the caller has: those after it follow.", EVENT_ID),)
 
 
 class Operation(NamedTuple):
@@ -58,7 +62,8 @@ class Operation(NamedTuple):
     ``answers`` maps each status of success to a type, to None (no body), or to a content type (a body that
     is not JSON). ``query``, ``body`` and ``form`` are structs; ``body`` may be ``X | None``: it can be left
     out. ``once`` takes the header Idempotency-Key. ``refuses`` are statuses beside those that follow from
-    the rest. ``headers`` are those it reads, with what they mean. ``has_location`` says that answers of
+    the rest. ``headers`` are those it reads, with what they
+    mean and their schema. ``has_location`` says that answers of
     201 and 202 have a Location.
     """
 
@@ -70,7 +75,7 @@ class Operation(NamedTuple):
     form: type[msgspec.Struct] | None = None
     once: bool = False
     refuses: tuple[int, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str, Mapping[str, Any]], ...] = ()
     has_location: bool = False
 
     @property
@@ -175,7 +180,7 @@ OPERATIONS = (
         "stream_task",
         {200: "text/event-stream", 204: None},
         query=StreamQuery,
-        headers=((STREAM_HEADER, "The id of the last event that the caller has: those after it follow."),),
+        headers=AFTER_EVENT,
     ),
     Operation("POST /tasks/{task_id}/cancel", "cancel_task", {202: Task}, refuses=(409,)),
     Operation(

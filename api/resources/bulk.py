@@ -114,6 +114,8 @@ def read_filter(given: Mapping[str, Any], caller: Caller) -> TaskFilter:
       InvalidField: fields are unknown or do not fit, or nothing is filtered by.
     """
     status = given.get("status")
+    if status in ("", []):  # in a list it would be as good as none, and here it would mean all of them
+        raise InvalidField.of("filter.status", "names no state: name one, or leave it out")
     if isinstance(status, list) and all(isinstance(word, str) for word in status):
         given = {**given, "status": ",".join(status)}
     paging = [(name, "is for lists: all tasks that match are meant here") for name in PAGING if name in given]

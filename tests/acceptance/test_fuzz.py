@@ -5,7 +5,7 @@ from tests.support.deployment import deployment
 
 #: `make fuzz` goes through all phases, with more requests and other seeds.
 PHASES = "examples,fuzzing"
-EXAMPLES = 12
+EXAMPLES = 8
 SEED = 1
 
 

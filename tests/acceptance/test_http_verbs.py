@@ -376,7 +376,8 @@ def test_groups_of_states_are_understood(client: TestClient, kit: Kit) -> None:
     [
         ({}, ["filter"]),
         ({"filter": {}}, ["filter"]),
-        ({"filter": {"status": ""}}, ["filter"]),
+        ({"filter": {"status": ""}}, ["filter.status"]),
+        ({"filter": {"status": [], "task_type": "test"}}, ["filter.status"]),
         ({"filter": {"stages": True}}, ["filter"]),
         ({"filter": {"nix": 1}}, ["filter.nix"]),
         ({"filter": {"limit": 1, "tag": "a"}}, ["filter.limit"]),

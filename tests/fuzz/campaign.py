@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from tests.fuzz import hooks
 from tests.support.deployment import REPOSITORY, Deployment
 
 TASKS = "/api/v1/tasks"
@@ -33,16 +34,19 @@ def campaign(running: Deployment, *, examples: int, seed: int, phases: str = "")
     """Fuzz every operation with at most ``examples`` requests a phase; the same seed asks the same again."""
     with tempfile.TemporaryDirectory(prefix="callboard-fuzz-") as folder:
         config = Path(folder) / "schemathesis.toml"
-        config.write_text(_config(known_names(running), examples, seed))
+        names = known_names(running)
+        config.write_text(_config(names, examples, seed))
         report = Path(folder) / "report.json"
         command = ["-m", "schemathesis.cli", "--config-file", str(config), "run"]
         options = ["--checks", "all", "--report", "json", "--report-json-path", str(report)]
         options += ["--phases", phases] if phases else []
+        environ = {"PYTHONPATH": str(REPOSITORY), "SCHEMATHESIS_HOOKS": hooks.__name__}
+        environ[hooks.OVER_VARIABLE] = ",".join(names["over"])
         run = subprocess.run(
             [sys.executable, *command, f"{running.url}/openapi.json", *options],
             check=False,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks"},
+            env={**os.environ, **environ},
             capture_output=True,
             text=True,
         )
@@ -74,6 +78,8 @@ def prefill(running: Deployment) -> None:
         text = {"name": "a.txt", "text": "Whoever signs on Tuesday pays on Friday."}
         answer = running.http.post("/api/v1/knowledge-bases/fuzzed/documents", json=text).json()
         running.wait_for_task(answer["task_id"])
+        # The first search loads the model.
+        running.http.get("/api/v1/knowledge-bases/fuzzed/search", params={"q": "Tuesday"}, timeout=60)
     for task_id in (made[0], made[1]):
         running.wait_for_task(task_id)
 
@@ -84,6 +90,7 @@ def known_names(running: Deployment) -> dict[str, list[str]]:
     documents = running.http.get("/api/v1/knowledge-bases/fuzzed/documents").json().get("documents", [])
     return {
         "tasks": [task["task_id"] for task in tasks],
+        "over": [task["task_id"] for task in tasks if task["status"] in ("completed", "failed")],
         "documents": [one["document_id"] for one in documents] or ["none"],
         "bases": ["fuzzed"],
         "types": ["test", "benchmark"],
@@ -109,6 +116,8 @@ def _config(names: dict[str, list[str]], examples: int, seed: int) -> str:
     lines += ["[generation]", f"max-examples = {examples}"]
     for name, values in names.items():
         lines += [f"[dictionaries.{name}]", f"values = {json.dumps(values)}"]
+    # How quick things are is measured elsewhere, on a machine that does nothing else.
+    lines += ["[checks]", "max_response_time = 60.0"]
     lines.append("[parameters]")
     lines += [
         f'"{where}" = {{ dictionary = "{name}", probability = {HITS} }}' for where, name in bindings.items()
