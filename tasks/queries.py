@@ -81,10 +81,11 @@ class Queries:
         """How many tasks match, by their state and whether they are stages."""
         is_stage = TaskRow.run_id.is_null(False)
         with session(self._database):
-            query = TaskRow.select(StateRow.status, is_stage, fn.COUNT(SQL("1")))
+            # A column of the task comes first: `lists.containing` knows its table as t1.
+            query = TaskRow.select(is_stage, StateRow.status, fn.COUNT(SQL("1")))
             query = query.join(StateRow, on=(TaskRow.id == StateRow.id)).where(*lists.all_conditions(wanted))
             rows: Any = query.group_by(StateRow.status, is_stage).tuples()
-            return {(status, stage): count for status, stage, count in rows}
+            return {(status, stage): count for stage, status, count in rows}
 
     def ids_after(self, wanted: TaskFilter, after: UUID | None, limit: int) -> list[UUID]:
         """The ids of the next tasks that match, oldest first; ``after`` is the last one of those before."""

@@ -323,6 +323,13 @@ def test_all_that_match_are_cancelled_and_a_dry_run_only_counts(client: TestClie
     ]
 
 
+def test_a_filter_may_look_for_a_text(client: TestClient) -> None:
+    wanted, other = submit(client, payload={"word": "Tuesday"}), submit(client)
+    answer = post(client, "/cancel", filter={"q": "tuesday"})
+    assert (answer.status_code, answer.json["cancelled"]) == (200, 1)
+    assert (status(client, wanted), status(client, other)) == ("cancelled", "queued")
+
+
 def test_all_that_failed_are_retried_in_batches(
     client: TestClient, kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
