@@ -34,18 +34,21 @@ CREATE TABLE statistics (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX statistics_age ON statistics (level, bucket) WHERE level IN ('hour', 'minute');
 
+-- What is on record already. Of long ago only hours are kept.
 INSERT INTO tallies (minute, user_id, task_type, queue_name, is_stage, status, count, kept)
-SELECT date_trunc('minute', created_at, 'UTC'), user_id, task_type, queue_name, run_id IS NOT NULL, 'submitted',
-    count(*), count(*)
+SELECT date_trunc(CASE WHEN created_at < now() - interval '2 days' THEN 'hour' ELSE 'minute' END, created_at, 'UTC'),
+    user_id, task_type, queue_name, run_id IS NOT NULL, 'submitted', count(*), count(*)
 FROM tasks GROUP BY 1, 2, 3, 4, 5;
 
 INSERT INTO tallies
-SELECT date_trunc('minute', t.created_at, 'UTC'), t.user_id, t.task_type, t.queue_name, t.run_id IS NOT NULL, s.status,
-    count(*), count(*),
-    coalesce(sum(extract(epoch FROM s.finished_at - s.started_at) * 1000) FILTER (WHERE s.status = 'completed'), 0),
-    array_agg(floor(ln(greatest(extract(epoch FROM s.finished_at - s.started_at)::float8 * 1000, 0.1)) / ln(1.05::float8))::smallint)
-        FILTER (WHERE s.status = 'completed' AND s.started_at IS NOT NULL)
-FROM tasks t JOIN task_state s USING (id) WHERE s.status IN ('completed', 'failed', 'cancelled')
+SELECT date_trunc(CASE WHEN t.created_at < now() - interval '2 days' THEN 'hour' ELSE 'minute' END, t.created_at, 'UTC'),
+    t.user_id, t.task_type, t.queue_name, t.run_id IS NOT NULL, s.status, count(*), count(*),
+    coalesce(sum(ms) FILTER (WHERE s.status = 'completed'), 0),
+    array_agg(floor(ln(greatest(ms, 0.1)) / ln(1.05::float8))::smallint)
+        FILTER (WHERE s.status = 'completed' AND ms IS NOT NULL)
+FROM tasks t JOIN task_state s USING (id),
+    LATERAL (SELECT extract(epoch FROM s.finished_at - s.started_at)::float8 * 1000 AS ms) AS took
+WHERE s.status IN ('completed', 'failed', 'cancelled')
 GROUP BY 1, 2, 3, 4, 5, 6;
 
 -- Rows are inserted in the order of created_at: this index costs next to nothing.

@@ -23,6 +23,7 @@ from tests.benchmarks.outcome import Outcome
 BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "search": "tests.benchmarks.search",
     "fairness": "tests.benchmarks.fairness",
+    "reads": "tests.benchmarks.reads",
     "throughput": "tests.benchmarks.throughput",
 }
 FOLDER = Path(".bench")
