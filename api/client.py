@@ -24,8 +24,10 @@ from api.client_answers import (
     is_temporary,
     read,
     refusal,
+    unreachable,
 )
 from api.client_reads import Reads
+from api.client_streams import Following, OutOfTime, StreamEvent
 from api.client_verbs import TaskId, Verbs, task_path
 from tasks.records import Queue, QueueStats, Task, TaskPage
 from tasks.states import FINAL
@@ -42,6 +44,7 @@ __all__ = [
     "Progress",
     "ServerUnreachable",
     "StillUnfinished",
+    "StreamEvent",
     "UnexpectedAnswer",
     "is_temporary",
 ]
@@ -129,19 +132,30 @@ class Client(Reads, Verbs):
         """Wait until the task is final and return it, whatever became of it.
 
         Raises:
-          StillUnfinished: it is not final after ``timeout`` seconds.
+          StillUnfinished: it is not final after ``timeout`` seconds (or a few more).
         """
-        began = time.monotonic()
-        for look in self._looks(task_id, pause):
-            if look.status not in FINAL and timeout is not None and time.monotonic() - began >= timeout:
-                raise StillUnfinished(
-                    f"task {task_id} is still {look.status} after {timeout:g} s; it goes on: "
-                    f"wait longer, or watch it with `callboard tasks watch {task_id}`"
-                )
+        try:
+            for _ in self._following(task_id, None, pause, timeout):
+                pass
+        except OutOfTime:
+            raise StillUnfinished(
+                f"task {task_id} is still unfinished after {timeout:g} s; it goes on: "
+                f"wait longer, or watch it with `callboard tasks watch {task_id}`"
+            ) from None
         return self.task(task_id)
 
-    def follow(self, task_id: TaskId, *, pause: Pause = time.sleep) -> Iterator[Progress]:
-        """Yield the task's progress whenever it has changed, until it is final (which is yielded too)."""
+    def follow(
+        self, task_id: TaskId, after: int | None = None, *, pause: Pause = time.sleep
+    ) -> Iterator[StreamEvent]:
+        """Yield what happens to the task, beginning with a snapshot, until it is final.
+
+        With ``after``, the id of an event, nothing that came after it is left out. A connection that is
+        cut is taken up again where it was.
+        """
+        return iter(self._following(task_id, after, pause))
+
+    def poll(self, task_id: TaskId, *, pause: Pause = time.sleep) -> Iterator[Progress]:
+        """Yield the task's progress whenever it has changed, until it is final; `follow` shows all of it."""
         before = None
         for look in self._looks(task_id, pause):
             if look != before:
@@ -238,6 +252,11 @@ class Client(Reads, Verbs):
 
     # How it is done
 
+    def _following(
+        self, task_id: TaskId, after: int | None, pause: Pause, seconds: float | None = None
+    ) -> Following:
+        return Following(self._http, f"{_PREFIX}{task_path(task_id)}/stream", after, pause, seconds)
+
     def _looks(self, task_id: TaskId, pause: Pause) -> Iterator[Progress]:
         """Look at the task at growing intervals until it is final; a short outage does not end the watch."""
         interval, seen = _LOOK_FIRST, None
@@ -284,20 +303,8 @@ class Client(Reads, Verbs):
     def _send(self, method: str, path: str, *, prefix: str = _PREFIX, **options: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, prefix + path, **options)
-        except httpx.ConnectError as error:
-            raise ServerUnreachable(
-                f"no Callboard server answers at {self.url}: start one with `callboard up`, "
-                "or name another one with --url or CALLBOARD_URL"
-            ) from error
-        except httpx.TimeoutException as error:
-            raise ServerUnreachable(
-                f"{self.url} gave no answer in time; the request may have been accepted: "
-                "look with `callboard tasks list`, and see the server's log"
-            ) from error
         except httpx.TransportError as error:
-            raise ServerUnreachable(
-                f"the connection to {self.url} broke off ({error}): check that the server still runs"
-            ) from error
+            raise unreachable(self.url, error) from error
         if answer.is_error:
             raise refusal(answer)
         return answer

@@ -128,6 +128,21 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     explanation: dict[str, Any] | None = None
 
 
+def unreachable(url: str, error: httpx.HTTPError) -> ServerUnreachable:
+    """Return what an error of the connection means to the caller."""
+    if isinstance(error, httpx.ConnectError):
+        return ServerUnreachable(
+            f"no Callboard server answers at {url}: start one with `callboard up`, "
+            "or name another one with --url or CALLBOARD_URL"
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return ServerUnreachable(
+            f"{url} gave no answer in time; the request may have been accepted: "
+            "look with `callboard tasks list`, and see the server's log"
+        )
+    return ServerUnreachable(f"the connection to {url} broke off ({error}): check that the server still runs")
+
+
 def is_temporary(error: Exception) -> bool:
     """Whether the same request may succeed in a moment: no connection, too many requests, unavailable."""
     if isinstance(error, ApiError):

@@ -250,7 +250,7 @@ class _Carrier:
             return _failed(source, Failure(error.code, error.message))
         if not self._wait:
             return _sent(source, accepted)
-        for progress in self._client.follow(accepted.task_id, pause=self._pause):
+        for progress in self._client.poll(accepted.task_id, pause=self._pause):
             self._watcher.progressed(source, progress)
         return _reported(source, accepted, self._patiently(lambda: self._client.task(accepted.task_id)))
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -14,7 +13,7 @@ from rich.text import Text
 from api.cli.text import clean, counted, one_line, seconds
 from api.client import Progress as Snapshot
 from api.ingest import STAGES, DocumentReport, Outcome, Source, Unwatched, Watcher
-from tasks.states import COMPLETED, FINAL, RUNNING
+from tasks.states import FINAL, RUNNING
 
 _LINE_EVERY = 1.0
 _NAME_AT_MOST = 44
@@ -184,33 +183,3 @@ def stage_with_place(progress: Snapshot) -> str:
     details = progress.details or {}
     done, total = details.get("steps_done"), details.get("steps_total")
     return f"{place}{stage}" + (f" {done}/{total}" if done is not None and total else "")
-
-
-def show_task(console: Console, snapshots: Iterable[Snapshot], *, only_live: bool = False) -> None:
-    """Show one task until it is final."""
-    if console.is_interactive:
-        _show_task_live(console, snapshots)
-        return
-    for snapshot in snapshots:
-        if not only_live:
-            line = f"{snapshot.progress:3.0f}%  {stage_with_place(snapshot)}  {clean(snapshot.message or '')}"
-            console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
-
-
-def _show_task_live(console: Console, snapshots: Iterable[Snapshot]) -> None:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[message]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
-    )
-    with Progress(*columns, console=console, expand=True) as progress:
-        bar = progress.add_task("…", total=100, message="")
-        for snapshot in snapshots:
-            progress.update(
-                bar,
-                completed=100 if snapshot.status == COMPLETED else snapshot.progress,
-                description=stage_with_place(snapshot),
-                message=one_line(snapshot.message or "", 200),
-            )

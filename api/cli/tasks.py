@@ -1,5 +1,6 @@
 """``callboard submit`` and ``callboard tasks``: submit tasks, list, show and watch them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from rich.text import Text
 from api.cli import verbs
 from api.cli.details import COLOURS, show_errors, show_history, show_lines
 from api.cli.errors import BadInput
-from api.cli.progress import show_task
 from api.cli.remote import Remote, client_command
 from api.cli.text import clean, counted, moment, one_line
+from api.cli.watching import watch as watch_tasks
+from api.cli.watching import write_line
 from tasks.records import Task
 from tasks.states import COMPLETED
 
@@ -54,7 +56,7 @@ def submit(
     task = remote.client.submit(task_type, _payload(payload, payload_file), **given)
     if follow:
         remote.err.print(f"task {task.task_id}", highlight=False)
-        _watch(remote, str(task.task_id))
+        _watch(remote, [str(task.task_id)])
     elif remote.as_json:
         remote.show_json(task)
     else:
@@ -121,25 +123,25 @@ def logs(remote: Remote, task_id: str) -> None:
 
 
 @tasks.command
-@click.argument("task_id", metavar="ID")
+@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
 @client_command
-def watch(remote: Remote, task_id: str) -> None:
-    """Watch a task until it is final. Ends with 1 if it did not complete."""
-    _watch(remote, task_id)
+def watch(remote: Remote, task_ids: tuple[str, ...]) -> None:
+    """Watch tasks until they are final. Ends with 1 if one of them did not complete."""
+    _watch(remote, task_ids)
 
 
 for verb in (verbs.cancel, verbs.retry, verbs.recover, verbs.delete, verbs.prune):
     tasks.add_command(verb)
 
 
-def _watch(remote: Remote, task_id: str) -> None:
-    show_task(remote.err, remote.client.follow(task_id), only_live=remote.as_json)
-    task = remote.client.task(task_id)
-    if remote.as_json:
-        remote.show_json(task)
-    else:
-        _show_end(remote.out, task)
-    if task.status != COMPLETED:
+def _watch(remote: Remote, ids: Sequence[str]) -> None:
+    ended = watch_tasks(remote, ids)
+    for task in ended:
+        if remote.as_json:
+            write_line(str(task.task_id), "task", task)
+        else:
+            _show_end(remote.out, task)
+    if any(task.status != COMPLETED for task in ended):
         click.get_current_context().exit(1)
 
 

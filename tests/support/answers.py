@@ -1,5 +1,6 @@
 """Answers of a Callboard server, made by hand, for the tests of its clients."""
 
+import json
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +47,24 @@ def status(state: str = "completed", progress: float = 0, **fields: Any) -> dict
     """The progress of a task as the API shows it."""
     whole = {"task_id": TASK_ID, "status": state, "progress": progress, "updated_at": _WHEN}
     return whole | {"phase": None, "message": None, "details": None} | fields
+
+
+def event(
+    number: int, kind: str, progress: float | None = None, state: str = "running", **fields: Any
+) -> dict[str, Any]:
+    """An event as the API shows it."""
+    whole = {"event_id": number, "kind": kind, "progress": progress, "status": state, "timestamp": _WHEN}
+    return whole | {"phase": None, "message": None} | fields
+
+
+def told(number: int, kind: str, data: dict[str, Any]) -> str:
+    """An event as a stream tells it."""
+    return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def stream(*events: str) -> httpx.Response:
+    """A stream that ends after these events."""
+    return httpx.Response(200, text="retry: 1000\n\n" + ": still here\n\n".join(events))
 
 
 def problem(

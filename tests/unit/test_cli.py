@@ -15,7 +15,18 @@ from click.testing import CliRunner, Result
 
 from api.cli import main
 from api.cli.search import query_words, snippet
-from tests.support.answers import DOCUMENT_ID, TASK_ID, Documents, Script, problem, status, task
+from tests.support.answers import (
+    DOCUMENT_ID,
+    TASK_ID,
+    Documents,
+    Script,
+    event,
+    problem,
+    status,
+    stream,
+    task,
+    told,
+)
 
 Handler = Callable[[httpx.Request], httpx.Response]
 HIT = {
@@ -87,7 +98,11 @@ def test_a_payload_that_is_not_json_is_refused_in_one_line() -> None:
 def test_following_a_task_that_fails_ends_with_one_and_shows_its_error() -> None:
     # Given a task that fails
     failed = task(status="failed", error={"code": "actor_error", "message": "no luck"})
-    server = Script(httpx.Response(202, json=task()), ok(status("failed")), ok(failed))
+    server = Script(
+        httpx.Response(202, json=task()),
+        stream(told(1, "snapshot", status("queued")), told(2, "state", event(2, "state", None, "failed"))),
+        ok(failed),
+    )
     # When it is submitted and followed
     done = call(server, "submit", "fail", "--follow")
     # Then people see why
@@ -95,10 +110,64 @@ def test_following_a_task_that_fails_ends_with_one_and_shows_its_error() -> None
     assert "actor_error: no luck" in done.stdout
 
 
-def test_for_programs_stdout_is_one_json_document() -> None:
-    server = Script(httpx.Response(202, json=task()), ok(status()), ok(task(status="completed", result=1)))
+def test_for_programs_each_event_is_a_line_of_json_and_the_last_one_the_whole_task() -> None:
+    server = Script(
+        httpx.Response(202, json=task()),
+        stream(
+            told(1, "snapshot", status("running")),
+            told(2, "log", event(2, "log", data={"level": "info"})),
+            told(3, "state", event(3, "state", 100, "completed")),
+        ),
+        ok(task(status="completed", result=1)),
+    )
     done = call(server, "submit", "test", "--follow", "--json")
-    assert json.loads(done.stdout)["result"] == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["snapshot", "log", "state", "task"]
+    assert lines[-1]["data"]["result"] == 1
+    assert {line["task_id"] for line in lines} == {TASK_ID}
+
+
+def test_without_a_terminal_a_task_is_watched_in_plain_lines() -> None:
+    # Given a task that makes progress and logs
+    details = {"step": "climb", "steps_done": 1, "steps_total": 2}
+    server = Script(
+        stream(
+            told(2, "snapshot", status("running")),
+            told(3, "progress", event(3, "progress", 50, phase="climb", message="half", data=details)),
+            told(4, "log", event(4, "log", message="a \x1b[2Jline", data={"level": "warning"})),
+            told(5, "state", event(5, "state", 100, "completed")),
+        ),
+        ok(task(status="completed")),
+    )
+    # When it is watched, then each event is a line
+    done = call(server, "tasks", "watch", TASK_ID)
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        "  0%  running",
+        " 50%  climb 1/2  half",
+        "      warning  a [2Jline",
+        "100%  completed 1/2  half",
+    ]
+    assert TASK_ID in done.stdout
+
+
+def test_several_tasks_are_watched_at_once() -> None:
+    # Given two tasks, of which one fails
+    other = TASK_ID[:-1] + "2"
+    ends = {TASK_ID: "completed", other: "failed"}
+
+    def server(request: httpx.Request) -> httpx.Response:
+        task_id = next(one for one in ends if one in request.url.path)
+        if not request.url.path.endswith("/stream"):
+            return ok(task(task_id=task_id, status=ends[task_id]))
+        end = told(2, "state", event(2, "state", None, ends[task_id]))
+        return stream(told(1, "snapshot", status("running", task_id=task_id)), end)
+
+    # Then both are shown to their end, and the failure counts
+    done = call(server, "tasks", "watch", TASK_ID, other)
+    assert done.exit_code == 1
+    assert f"{TASK_ID}    0%  completed" in done.stderr
+    assert f"{other}    0%  failed" in done.stderr
 
 
 def test_tasks_are_listed_with_whole_ids() -> None:

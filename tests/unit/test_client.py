@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api.client import ApiError, Client, ClientError, ServerUnreachable, StillUnfinished, UnexpectedAnswer
-from tests.support.answers import DOCUMENT_ID, TASK_ID, Script, problem, status, task
+from tests.support.answers import DOCUMENT_ID, TASK_ID, Script, event, problem, status, stream, task, told
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -102,7 +102,7 @@ def test_a_task_is_followed_until_it_is_final_and_only_changes_are_told() -> Non
     server = Script(*[httpx.Response(200, json=look) for look in looks])
 
     # When it is followed
-    seen = list(client(server).follow(TASK_ID, pause=no_pause))
+    seen = list(client(server).poll(TASK_ID, pause=no_pause))
 
     # Then every change is told once, the end too
     assert [(one.status, one.progress) for one in seen] == [
@@ -115,7 +115,7 @@ def test_a_task_is_followed_until_it_is_final_and_only_changes_are_told() -> Non
 def test_the_intervals_between_looks_grow_from_a_twentieth_to_half_a_second() -> None:
     server = Script(*[httpx.Response(200, json=status("running"))] * 12, httpx.Response(200, json=status()))
     pauses: list[float] = []
-    list(client(server).follow(TASK_ID, pause=pauses.append))
+    list(client(server).poll(TASK_ID, pause=pauses.append))
     assert pauses[0] == 0.05
     assert pauses == sorted(pauses)
     assert pauses[-1] == 0.5
@@ -132,7 +132,7 @@ def test_a_short_outage_does_not_end_the_watch() -> None:
     pauses: list[float] = []
 
     # When the task is followed
-    seen = list(client(server).follow(TASK_ID, pause=pauses.append))
+    seen = list(client(server).poll(TASK_ID, pause=pauses.append))
 
     # Then it is followed to its end, and the server's wish to wait was heard
     assert seen[-1].status == "completed"
@@ -141,20 +141,65 @@ def test_a_short_outage_does_not_end_the_watch() -> None:
 
 def test_a_server_that_was_never_there_ends_the_watch_at_once() -> None:
     with pytest.raises(ServerUnreachable):
+        list(client(Script(httpx.ConnectError("refused"))).poll(TASK_ID, pause=no_pause))
+
+
+def test_a_task_is_followed_through_cuts_and_refusals_to_its_final_event() -> None:
+    # Given a stream that is cut twice, and once taken up by a server that is too busy
+    server = Script(
+        stream(told(2, "snapshot", status("running")), told(3, "progress", event(3, "progress", 25))),
+        problem(503, "unavailable", "stopping", headers={"Retry-After": "7"}),
+        httpx.ConnectError("refused"),
+        stream(told(3, "snapshot", status("running", 25)), told(4, "log", event(4, "log"))),
+        stream(
+            told(4, "snapshot", status("running", 25)), told(5, "state", event(5, "state", 100, "completed"))
+        ),
+    )
+    pauses: list[float] = []
+
+    # When the task is followed
+    seen = list(client(server).follow(TASK_ID, pause=pauses.append))
+
+    # Then every event is told once, after one snapshot, and it ends with the final one
+    assert [(one.id, one.event) for one in seen] == [
+        (2, "snapshot"),
+        (3, "progress"),
+        (4, "log"),
+        (5, "state"),
+    ]
+    assert seen[-1].is_final
+    # And every connection went on where the one before had ended
+    last = [request.headers.get("Last-Event-ID") for request in server.requests]
+    assert last == [None, "3", "3", "3", "4"]
+    assert 7.0 in pauses
+
+
+def test_following_ends_when_the_server_has_no_more_to_tell() -> None:
+    server = Script(httpx.Response(204))
+    assert list(client(server).follow(TASK_ID, after=9)) == []
+    assert server.requests[0].headers["Last-Event-ID"] == "9"
+
+
+def test_following_a_server_that_was_never_there_ends_at_once() -> None:
+    with pytest.raises(ServerUnreachable):
         list(client(Script(httpx.ConnectError("refused"))).follow(TASK_ID, pause=no_pause))
+
+
+def test_following_a_task_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ApiError, match="no task"):
+        list(client(Script(problem(404, "not_found", "There is no task"))).follow(TASK_ID, pause=no_pause))
 
 
 def test_waiting_ends_with_the_whole_task_whatever_became_of_it() -> None:
     server = Script(
-        httpx.Response(200, json=status("running")),
-        httpx.Response(200, json=status("failed")),
+        stream(told(2, "snapshot", status("running")), told(3, "state", event(3, "state", None, "failed"))),
         httpx.Response(200, json=task(status="failed", error={"code": "actor_error", "message": "no"})),
     )
     assert client(server).wait(TASK_ID, pause=no_pause).error == {"code": "actor_error", "message": "no"}
 
 
 def test_waiting_longer_than_allowed_says_how_to_go_on() -> None:
-    server = Script(*[httpx.Response(200, json=status("running"))] * 2)
+    server = Script(stream(told(2, "snapshot", status("running"))))
     with pytest.raises(StillUnfinished, match="callboard tasks watch"):
         client(server).wait(TASK_ID, timeout=0, pause=no_pause)
 
