@@ -137,7 +137,8 @@ class Outbox:
         """All that waits, as soon as there is something; nothing after so many ``seconds``, or at the end."""
         if not self._frames and not self.is_closed:
             try:
-                await asyncio.wait_for(self._filled.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._filled.wait()
             except TimeoutError:
                 return ()
         frames = [frame for follower, frame in self._frames if follower is None or not follower.is_gone]
@@ -275,7 +276,8 @@ class LiveFeed:
             due = polled + POLL_SECONDS - loop.time()
             if due > 0 and not self._woken.is_set():
                 try:
-                    await asyncio.wait_for(self._woken.wait(), due)
+                    async with asyncio.timeout(due):
+                        await self._woken.wait()
                 except TimeoutError:
                     due = 0
             if due <= 0:

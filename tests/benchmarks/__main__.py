@@ -21,9 +21,11 @@ from tests.benchmarks.machine import machine, versions
 from tests.benchmarks.outcome import Outcome
 
 BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
+    "progress": "tests.benchmarks.progress",
     "search": "tests.benchmarks.search",
     "fairness": "tests.benchmarks.fairness",
     "reads": "tests.benchmarks.reads",
+    "streams": "tests.benchmarks.streams",
     "throughput": "tests.benchmarks.throughput",
 }
 FOLDER = Path(".bench")
