@@ -28,7 +28,10 @@ class Clients:
         reader, writer = await self._ask(f"/api/v1/tasks/{task_id}/stream", "")
         while line := await reader.readline():
             if line.startswith(b"data: "):
-                self._note(json.loads(line[6:]))
+                data = json.loads(line[6:])
+                self._note(data)
+                if _is_end(data):
+                    break
         writer.close()
 
     async def socket(self, ids: Sequence[str]) -> None:
@@ -44,7 +47,7 @@ class Clients:
                 length = int.from_bytes(await reader.readexactly(2), "big")
             frame = json.loads(await reader.readexactly(length))
             self._note(frame["data"])
-            left -= frame["event"] == "state" and frame["data"]["status"] == "completed"
+            left -= _is_end(frame["data"])
         writer.close()
 
     async def _ask(self, path: str, headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -57,6 +60,10 @@ class Clients:
     def _note(self, data: dict[str, Any]) -> None:
         if data.get("kind") == "progress":
             self.delays.append(time.time() - float(data["message"]))
+
+
+def _is_end(data: dict[str, Any]) -> bool:
+    return data.get("kind") == "state" and data["status"] == "completed"
 
 
 async def follow(asked: dict[str, Any]) -> list[float]:
