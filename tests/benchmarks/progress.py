@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from pipelines.submission import Order
+
 from tests.benchmarks.house import ended, house
 from tests.benchmarks.outcome import Outcome, table
 

@@ -14,9 +14,9 @@ from uuid import UUID
 
 import httpx
 import psutil
+from pipelines.submission import Order
 
 from pipelines.bootstrap import Kit
-from pipelines.submission import Order
 from tests.benchmarks.house import REPOSITORY, ended, house
 from tests.benchmarks.outcome import Outcome, table
 from tests.support.api import served
