@@ -258,7 +258,7 @@ def test_a_callback_url_is_kept_and_never_shown(client: TestClient, database_url
         ("callback_url", "https://[secret/"),
         ("callback_url", "https://secret.example.org/" + "x" * 2_048),
         ("callback_url", ["https://secret.example.org"]),
-        ("parent_id", str(new_id())),
+        ("parent_id", "0b8f8a52-4a4e-7c11-9d3e-5b1f7a2c9e10"),
     ],
 )
 def test_a_key_or_a_callback_that_makes_no_sense_is_refused_by_name(
