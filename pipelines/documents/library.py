@@ -146,9 +146,9 @@ class Library:
             created_by=created_by,
         )
         tasks = self._submission.prepare(order)
-        name = tasks[0].payload["name"]
-        document = self._store.documents.register(kb, name, order.id)
+        # In this order, since a full queue may refuse it; the task makes its document if we cannot any more.
         self._submission.record([tasks], patience=PATIENCE_SECONDS).result()
+        document = self._store.documents.register(kb, tasks[0].payload["name"], order.id)
         return AddedDocument(document_id=document.id, task_id=order.id)
 
 

@@ -138,6 +138,22 @@ def test_a_full_queue_answers_429_and_when_to_come_again(client: TestClient) -> 
     assert client.simulate_post(TASKS, json=body).status_code == 202
 
 
+def test_a_document_that_a_full_queue_refuses_is_not_there(client: TestClient) -> None:
+    # Given a knowledge base, and no room for a second document
+    client.simulate_post("/api/v1/knowledge-bases", json={"kb_id": "docs", "name": "Docs"})
+    queue = client.simulate_get("/api/v1/pipelines/document_processing").json["queue_name"]
+    define(client, name=queue, max_size=1)
+    documents = "/api/v1/knowledge-bases/docs/documents"
+    first = client.simulate_post(documents, json={"name": "a.md", "text": "# A"})
+    assert first.status_code == 202
+
+    # When one is sent, then it is refused, and only the first one is listed
+    refused = client.simulate_post(documents, json={"name": "b.md", "text": "# B"})
+    assert (refused.status_code, refused.json["code"]) == (429, "queue_full")
+    listed = client.simulate_get(documents).json["documents"]
+    assert [(one["name"], one["task_id"]) for one in listed] == [("a.md", first.json["task_id"])]
+
+
 def test_a_refused_request_may_be_repeated_with_its_key(client: TestClient) -> None:
     define(client, name="narrow", max_size=1)
     body = {"task_type": "test", "queue_name": "narrow"}
