@@ -13,6 +13,8 @@ from tasks.errors import Unavailable
 
 #: A Postgres that is gone is known at once; one that stands still is waited for no longer than this.
 ANSWER_SECONDS = 5.0
+#: What a busy machine records at least.
+ROWS_A_SECOND = 1_000
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -51,8 +53,10 @@ class Desk:
         except TimeoutError:
             raise Unavailable("Postgres does not answer: try again in a moment.") from None
 
-    async def committed(self, verb: Future[T]) -> T:
+    async def committed(self, verb: Future[T], *, rows: int = 1) -> T:
         """Wait for a verb of the ledger; verbs of concurrent requests share a commit.
+
+        A verb about many ``rows`` gets more time.
 
         A client that goes away takes back its request, not the verb: that is in a group with others.
 
@@ -60,7 +64,8 @@ class Desk:
           Unavailable: it was not committed in time; if it had been begun, it may still be.
         """
         try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(verb)), ANSWER_SECONDS)
+            seconds = ANSWER_SECONDS + rows / ROWS_A_SECOND
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(verb)), seconds)
         except TimeoutError:
             outcome = "nothing was stored" if verb.cancel() else "whether this was stored is not known yet"
             raise Unavailable(

@@ -22,7 +22,8 @@ async def submit(
       Conflict: that was removed meanwhile, or the idempotency key was used for something else.
       DependencyMissing, QueueFull, Unavailable: nothing was stored.
     """
-    committed = await desk.committed(desk.kit.submission.record(prepared, once=once))
+    rows = sum(len(tasks) for tasks in prepared)
+    committed = await desk.committed(desk.kit.submission.record(prepared, once=once), rows=rows)
     answered = asked_for(prepared, committed)
     new = {tasks[0].id: tasks[0] for tasks in prepared}
     if once is not None and not any(one.id in new for one in answered):

@@ -55,7 +55,7 @@ class Tasks:
         body = await read_object(req, self._desk)
         batch = fields.read(BatchRequest, body)
         prefixes = [f"tasks[{at}]." for at in range(len(batch.tasks))]
-        orders = await self._desk.ask(
+        orders = await self._desk.work(
             lambda: [
                 read_order(item, caller, prefix=prefix)
                 for item, prefix in zip(batch.tasks, prefixes, strict=True)
