@@ -11,6 +11,7 @@ from actors.dispatcher import Dispatcher
 from tasks.coroner import Coroner
 from tasks.ledger import Ledger
 from tasks.ledger.recovery import BATCH
+from tasks.ledger.retention import Place, Retention
 from tasks.ledger.statistics import BATCH as FOLDED_AT_ONCE
 from tasks.queries import Queries
 
@@ -23,6 +24,7 @@ BUSY_SECONDS = 0.02
 LOOK_SECONDS = 0.2
 SWEEP_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
+EXPIRE_SECONDS = 600.0
 #: How long a round waits for a verb; without Postgres the verb stays queued and the round is tried again.
 PATIENCE_SECONDS = 5.0
 LONGEST_PUBLISH_SECONDS = 30.0
@@ -45,16 +47,20 @@ class Clock:
         coroner: Coroner,
         flow: Settles,
         dispatcher: Dispatcher | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self._ledger = ledger
         self._queries = queries
         self._coroner = coroner
         self._flow = flow
         self._dispatcher = dispatcher
+        self._retention = retention
+        self._place: Place | None = None
         self._awake = threading.Event()
         self._looked_at = 0.0
         self._swept_at = 0.0
         self._pruned_at = 0.0
+        self._expired_at = -EXPIRE_SECONDS
         self._troubled: set[str] = set()
 
     def wake(self, _: str = "") -> None:
@@ -95,6 +101,10 @@ class Clock:
             self._pruned_at = time.monotonic()
             self._try("prune", self.prune)
 
+        if self._place is not None or time.monotonic() - self._expired_at > EXPIRE_SECONDS:
+            self._expired_at = time.monotonic()
+            self._try("expire", self.expire)
+
     def promote(self) -> None:
         """Make due tasks ready."""
         while self._ledger.promote().result(PATIENCE_SECONDS) >= BATCH:
@@ -131,6 +141,12 @@ class Clock:
         self._ledger.prune_keys().result(PATIENCE_SECONDS)
         self._ledger.unlink().result(PATIENCE_SECONDS)
         self._ledger.thin_out().result(PATIENCE_SECONDS)
+
+    def expire(self) -> None:
+        """Remove a batch of what was over long ago; others follow in the next rounds until none is left."""
+        if self._retention is not None:
+            place, self._place = self._place, None
+            self._place = self._ledger.expire(self._retention, place).result(PATIENCE_SECONDS).place
 
     def _try(self, what: str, step: Callable[[], object]) -> None:
         try:

@@ -13,8 +13,11 @@ from pipelines.bootstrap import open_kit
 from tasks.coroner import Coroner
 from tasks.errors import CallboardError
 from tasks.ledger import READY_CHANNEL
+from tasks.ledger.retention import Retention
 from tasks.notices import Listener
 from tasks.settings import Settings
+
+DAY = 86_400.0
 
 
 def main() -> int:
@@ -34,7 +37,8 @@ def main() -> int:
         publisher = kit.open_publisher()
         dispatcher = None if publisher is None else Dispatcher(kit.ledger, kit.queries, publisher)
         coroner = Coroner(kit.database_url)
-        clock = Clock(kit.ledger, kit.queries, coroner, kit.open_settler(), dispatcher)
+        kept = Retention(others=DAY * settings.retention_days, failed=DAY * settings.dead_letter_days)
+        clock = Clock(kit.ledger, kit.queries, coroner, kit.open_settler(), dispatcher, kept)
         listener = Listener(kit.database_url, {READY_CHANNEL: clock.wake}).start()
         clock.run(stop)
         listener.close()

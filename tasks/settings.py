@@ -33,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backoff_factor: float = 2.0
     db_pool: int = 10
     drain_seconds: float | None = None
+    retention_days: float = 30.0
+    dead_letter_days: float = 90.0
     body_limit: int = 1 << 20
     upload_limit: int = 200 << 20
     embedder: str = "e5"
@@ -96,6 +98,13 @@ def _seconds(text: str) -> float:
     return number
 
 
+def _days(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 36_500:
+        raise ValueError("it must be a positive number of days, up to 36500")
+    return number
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
@@ -123,6 +132,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "BACKOFF_FACTOR": ("backoff_factor", _seconds),
     "DB_POOL": ("db_pool", _whole(1, 1_000)),
     "DRAIN_SECONDS": ("drain_seconds", _seconds),
+    "RETENTION_DAYS": ("retention_days", _days),
+    "DEAD_LETTER_DAYS": ("dead_letter_days", _days),
     "BODY_LIMIT": ("body_limit", _whole(1, 1 << 30)),
     "UPLOAD_LIMIT": ("upload_limit", _whole(1, 1 << 40)),
     "EMBEDDER": ("embedder", _one_of("e5")),

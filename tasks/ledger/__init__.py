@@ -25,6 +25,7 @@ from tasks.ledger import (
     recovery,
     removals,
     restarts,
+    retention,
     rounds,
     runs,
     snapshots,
@@ -70,6 +71,7 @@ STATEMENTS: dict[str, Statement] = {
     "resend": dispatches.resend,
     "prune": idempotency.prune,
     "unlink": dependencies.unlink,
+    "expire": retention.expire,
     "fold": statistics.fold,
     "thin_out": statistics.thin_out,
     "take": dispatches.take,
@@ -260,6 +262,12 @@ class Ledger:
     def unlink(self) -> Future[None]:
         """Forget the dependencies of tasks that wait no more."""
         return self._group.add("unlink", dependencies.Unlink())
+
+    def expire(
+        self, kept: retention.Retention, after: retention.Place | None = None
+    ) -> Future[retention.Expired]:
+        """Remove a batch of what was over long ago, from a place of a sweep on."""
+        return self._group.add("expire", retention.Expire(kept, after), rows=retention.BATCH)
 
     def fold(self) -> Future[int]:
         """Fold tallies into the statistics: how many, a full batch if there may be more."""

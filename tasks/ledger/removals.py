@@ -32,7 +32,7 @@ class Delete(msgspec.Struct):
     tried: bool = False
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A task that is to go, or a stage of it: ``whole`` is the task asked for."""
 
     whole: UUID
@@ -68,9 +68,7 @@ def delete(tx: Transaction, items: Sequence[Delete]) -> list[object]:
 
     "deleted", "unfinished" (it, or a stage of it), "missing", "stage" (its run is to be deleted), or SKIPPED.
     """
-    parts: dict[UUID, list[_Part]] = {}
-    for row in tx.rows(_PARTS, [item.task_id for item in items]):
-        parts.setdefault(row[0], []).append(_Part(*row))
+    parts = parts_of(tx, [item.task_id for item in items])
     final = [part.id for found in parts.values() for part in found if part.status in FINAL]
     held = Held(tx, final)
     outcomes = [_outcome(item, parts.get(item.task_id, []), held) for item in items]
@@ -81,7 +79,7 @@ def delete(tx: Transaction, items: Sequence[Delete]) -> list[object]:
     return outcomes
 
 
-def _outcome(item: Delete, parts: Sequence[_Part], held: "Held") -> object:
+def _outcome(item: Delete, parts: Sequence[Part], held: "Held") -> object:
     if not parts:
         return DELETED if item.tried else MISSING
     if parts[0].is_stage:
@@ -89,6 +87,14 @@ def _outcome(item: Delete, parts: Sequence[_Part], held: "Held") -> object:
     if any(part.status not in FINAL for part in parts):
         return UNFINISHED
     return DELETED if held.can_go([part.id for part in parts]) else SKIPPED
+
+
+def parts_of(tx: Transaction, ids: Sequence[UUID]) -> dict[UUID, list[Part]]:
+    """The tasks of these ids with all their stages, by the id asked for; the task itself comes first."""
+    found: dict[UUID, list[Part]] = {}
+    for row in tx.rows(_PARTS, list(ids)) if ids else ():
+        found.setdefault(row[0], []).append(Part(*row))
+    return found
 
 
 class Held:
