@@ -212,12 +212,12 @@ class MemoryLedger:
         if run is None:
             return False
         goes_on = not run.is_over
+        if goes_on and decision.round != run.round:
+            return False
         if goes_on and decision.status is None:
             self._store.insert(decision.successors)
             return True
         if goes_on and decision.status is not None:
-            if decision.round != run.round:
-                return False
             now = self._store.clock.now()
             completed = decision.status == COMPLETED
             run.result = as_json(decision.result) if completed else None
