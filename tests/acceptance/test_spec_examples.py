@@ -389,7 +389,7 @@ def test_a_task_that_failed_is_among_the_retryable_ones_until_it_is_retried(runn
     task_id = a_failed(running)
     assert running.http.get(f"{TASKS}/{task_id}").json()["error"] == {
         "code": "actor_error",
-        "message": "the service is away",
+        "message": "RuntimeError: the service is away",
     }
 
     def retryable() -> list[str]:
@@ -399,7 +399,7 @@ def test_a_task_that_failed_is_among_the_retryable_ones_until_it_is_retried(runn
     # Then it is one of those that can be retried (line 196), and its attempts tell why (line 603)
     assert task_id in retryable()
     (attempt,) = running.http.get(f"{TASKS}/{task_id}/attempts").json()["attempts"]
-    assert attempt["error"]["message"] == "the service is away"
+    assert attempt["error"]["message"] == "RuntimeError: the service is away"
     # When it is retried (line 193)
     again = running.http.post(f"{TASKS}/{task_id}/retry")
     # Then the same task runs once more
