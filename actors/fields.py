@@ -73,8 +73,9 @@ def _convert(
 
 
 def _converted(value: Any, kind: Any, from_text: bool) -> Any:
-    if isinstance(value, float) and value.is_integer() and kind is not Any:
-        value = int(value)  # JSON has one kind of numbers: 40.0 is 40
+    if kind is not Any:
+        is_object = isinstance(value, dict)
+        value = {key: _whole(one) for key, one in value.items()} if is_object else _whole(value)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -85,6 +86,11 @@ def _converted(value: Any, kind: Any, from_text: bool) -> Any:
         if not isinstance(found, int | float):
             raise
         return found
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of numbers: 40.0 is 40."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @cache
