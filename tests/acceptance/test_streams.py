@@ -15,6 +15,7 @@ from playhouse.pool import PooledPostgresqlDatabase
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from api.client import Client, StillUnfinished
 from tasks.ids import new_id
 from tasks.ledger import Ledger
 from tasks.ledger.endings import Complete
@@ -214,6 +215,24 @@ def test_a_reader_that_is_slow_loses_nothing(board: Stage) -> None:
         board.finish(claim)
         # When it reads again, then it gets everything
         assert [one.id for one in told] == board.history(claim.id)[2:]
+
+
+def test_the_python_client_follows_and_waits(board: Stage) -> None:
+    # Given a task that runs, and the client
+    claim = board.begun()
+    with Client(board.url) as client:
+        # When it is followed from its first event on while it goes on
+        following = client.follow(claim.id, after=0)
+        assert next(following).event == "snapshot"
+        board.report(claim, 50)
+        with pytest.raises(StillUnfinished):
+            client.wait(claim.id, timeout=0.2)
+        board.finish(claim)
+        # Then its whole history is seen, and waiting is over
+        seen = list(following)
+        assert [one.id for one in seen] == board.history(claim.id)
+        assert seen[-1].is_final
+        assert client.wait(claim.id, timeout=10).status == "completed"
 
 
 def test_when_the_server_stops_its_streams_and_sockets_end(board: Stage, url: str, tmp_path: Path) -> None:
