@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from tasks.herald import EVENTS_CHANNEL
-from tasks.herald import EVENTS_CHANNEL
 from tasks.ids import parse_id
 from tasks.notices import Listener
 
