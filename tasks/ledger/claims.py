@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.ledger.order import READY, SPARE, STILL_READY, candidates_of, choose, find, has_several_tenants
+from tasks.ledger.order import LOCK_ONE, READY, SPARE, candidates_of, choose, find, has_several_tenants
 from tasks.ledger.snapshots import with_states
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 from tasks.values import Claimed, Json, Refused
@@ -95,8 +95,8 @@ _, _CANDIDATES = candidates_of("JOIN tasks t USING (id)", _RUNNABLE)
 
 _FETCH_CHOSEN = f"""
 WITH ready AS (
-    SELECT s.id FROM task_state s WHERE s.id = ANY(%(chosen)s) AND {STILL_READY}
-    ORDER BY array_position(%(chosen)s, s.id) LIMIT %(wanted)s FOR NO KEY UPDATE SKIP LOCKED
+    SELECT one.id FROM unnest(%(chosen)s::uuid[]) AS c(id) CROSS JOIN LATERAL ({LOCK_ONE}) AS one
+    LIMIT %(wanted)s
 ){_FETCHED}"""
 
 _HELD = f"""

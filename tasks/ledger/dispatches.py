@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from tasks.ledger.order import SPARE, STILL_READY, Sent, candidates_of, choose, find, fit, has_several_tenants
+from tasks.ledger.order import LOCK_ONE, SPARE, Sent, candidates_of, choose, find, fit, has_several_tenants
 from tasks.ledger.transaction import Transaction
 from tasks.values import DeadLetter, Hint
 
@@ -73,17 +73,15 @@ WHERE queue = %(queue)s AND status = 'queued' AND dispatch IS NOT NULL AND wire 
 GROUP BY 1, 2, 3"""
 
 _TAKE = f"""
-WITH chosen AS MATERIALIZED (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(wires)s::smallint[], %(yields)s::boolean[])
-    WITH ORDINALITY AS c(id, wire, yields, turn)
-), ready AS MATERIALIZED (
-    SELECT s.id FROM task_state s WHERE s.id = ANY(%(ids)s) AND {STILL_READY}
-    ORDER BY array_position(%(ids)s, s.id) LIMIT %(wanted)s FOR NO KEY UPDATE SKIP LOCKED
+WITH ready AS MATERIALIZED (
+    SELECT c.* FROM unnest(%(ids)s::uuid[], %(wires)s::smallint[], %(yields)s::boolean[])
+        WITH ORDINALITY AS c(id, wire, yields, turn) CROSS JOIN LATERAL ({LOCK_ONE}) AS one
+    LIMIT %(wanted)s
 )
-UPDATE task_state s SET dispatch = %(dispatch)s, dispatched_at = now(), wire = chosen.wire,
-    yields = chosen.yields
-FROM ready JOIN chosen USING (id) JOIN tasks t USING (id) WHERE s.id = ready.id
-RETURNING {_HINT}, chosen.turn"""
+UPDATE task_state s SET dispatch = %(dispatch)s, dispatched_at = now(), wire = ready.wire,
+    yields = ready.yields
+FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id
+RETURNING {_HINT}, ready.turn"""
 
 _TAKEN = f"""
 SELECT {_HINT}, s.rank FROM task_state s JOIN tasks t USING (id)

@@ -70,8 +70,11 @@ class Stamp(NamedTuple):
 
 
 READY: Final = "s.queue = %(queue)s AND s.status = 'queued' AND s.dispatch IS NULL"
-#: The same of rows that are known by their ids, said so that they are not looked for among all that is ready.
-STILL_READY: Final = "s.status = 'queued' AND coalesce(s.dispatch, -1) = -1"
+# Rows are looked up one by one: a plan that was made for few must not look for them among all that is ready.
+#: Locks the row of the candidate ``c``, if it is ready still and nobody else locks it.
+LOCK_ONE: Final = """SELECT s.id FROM task_state s
+    WHERE s.id = c.id AND s.status = 'queued' AND coalesce(s.dispatch, -1) = -1
+    FOR NO KEY UPDATE SKIP LOCKED"""
 
 _ROW = "s.id, s.tenant, s.rank, s.priority + s.suspect::integer"
 
