@@ -52,7 +52,7 @@ def conditions(wanted: TaskFilter) -> list[Any]:
     if wanted.statuses:
         demands.append(StateRow.status.in_(wanted.statuses))
     if wanted.tag is not None:
-        demands.append(Value(wanted.tag) == fn.ANY(TaskRow.tags))
+        demands.append(SQL("t1.tags @> %s::text[] AND t1.tags <> '{}'", ([wanted.tag],)))
     if wanted.created_after is not None:
         demands.append(TaskRow.created_at >= wanted.created_after)
     if wanted.created_before is not None:
@@ -111,11 +111,25 @@ def count(database: PooledPostgresqlDatabase, wanted: TaskFilter, demands: list[
     known = _from_statistics(database, wanted)
     if known is not None and known > COUNTED_UP_TO:
         return Count(known, True)
-    query = TaskRow.select(SQL("1")).join(StateRow, on=(TaskRow.id == StateRow.id)).where(*demands)
+    query = TaskRow.select(SQL("1"))
+    if _asks_for_state(wanted):
+        query = query.join(StateRow, on=(TaskRow.id == StateRow.id))
+    query = query.where(*demands)
     total = query.limit(EXACT_UP_TO + 1).count()
     if total <= EXACT_UP_TO:
         return Count(total, True)
     return Count(query.count(), True) if _is_plain(wanted) else Count(EXACT_UP_TO, False)
+
+
+def _asks_for_state(wanted: TaskFilter) -> bool:
+    return bool(wanted.statuses) or wanted.retryable is not None or bool(wanted.q)
+
+
+def simplified(wanted: TaskFilter) -> TaskFilter:
+    """The same filter in simpler words: of whole tasks a retry takes all that have failed."""
+    if wanted.retryable and not wanted.stages and wanted.run_id is None and not wanted.statuses:
+        return msgspec.structs.replace(wanted, retryable=None, statuses=(FAILED,))
+    return wanted
 
 
 def _is_plain(wanted: TaskFilter) -> bool:

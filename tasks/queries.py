@@ -51,26 +51,29 @@ class Queries:
         Raises:
           InvalidField: the cursor is not one that an earlier page gave.
         """
+        wanted = lists.simplified(wanted)
         demands = lists.conditions(wanted)
         with session(self._database):
-            query = self._rows()
             oldest = lists.oldest_searched(demands) if wanted.q else None
             if wanted.q:
-                demands = [*demands, lists.containing(wanted.q)]
+                demands.append(lists.containing(wanted.q))
             if oldest is not None:
                 demands.append(TaskRow.id >= oldest)
-            query = query.where(*demands).order_by(TaskRow.id.desc())
-            query = (
-                query.where(TaskRow.id < lists.last_id(page.cursor))
-                if page.cursor
-                else query.offset(page.offset)
-            )
-            rows = list(query.limit(page.limit + 1))
-            count = lists.count(self._database, wanted, demands)
+            rows = list(self._page(demands, page))
+            is_all = len(rows) <= page.limit and not page.offset and not page.cursor
+            counted = lists.Count(len(rows), True) if is_all else lists.count(self._database, wanted, demands)
             shown = self._shown(rows[: page.limit])
-        more = len(rows) > page.limit
-        cursor = lists.cursor_after(rows[: page.limit]) if more else None
-        return TaskPage(shown, count.total, count.is_exact and oldest is None, cursor)
+        cursor = lists.cursor_after(rows[: page.limit]) if len(rows) > page.limit else None
+        return TaskPage(shown, counted.total, counted.is_exact and oldest is None, cursor)
+
+    def _page(self, demands: list[Any], page: Page) -> Any:
+        """The rows of a page, and one more if there are more."""
+        query = self._rows().where(*demands).order_by(TaskRow.id.desc()).limit(page.limit + 1)
+        if not page.cursor:
+            return query.offset(page.offset)
+        last = lists.last_id(page.cursor)
+        # Said of both sides, because a join may begin with either of them.
+        return query.where(TaskRow.id < last, StateRow.id < last)
 
     def statistics(self, window: Window) -> Statistics:
         """How many tasks there were in a window, how they ended, and how long they took."""

@@ -4,9 +4,8 @@ A window is covered by whole days, hours and minutes as far as such buckets are 
 what is left at its ends is read from the tasks themselves.
 """
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,9 +25,11 @@ WITH pieces AS (
 ), parts AS MATERIALIZED (
     SELECT p.use, s.task_type, s.queue_name, s.status, s.bucket AS at, s.count, s.duration_ms, s.slots,
         s.numbers
-    FROM pieces p JOIN statistics s ON s.level = p.level
-        AND (p.level = 'all' OR (s.bucket >= p.since AND s.bucket < p.until))
-    WHERE s.everyone = %(everyone)s AND s.user_id = %(user)s {narrower}
+    FROM pieces p, LATERAL (
+        SELECT * FROM statistics s
+        WHERE s.everyone = %(everyone)s AND s.user_id = %(user)s AND s.level = p.level AND s.bucket < p.until
+        AND s.bucket >= CASE WHEN p.level = 'all' THEN '-infinity' ELSE p.since END {narrower} OFFSET 0
+    ) AS s
     UNION ALL
     SELECT p.use, s.task_type, s.queue_name, s.status, s.minute, s.count, s.duration_ms, s.durations,
         array_fill(sign(s.count)::bigint, ARRAY[coalesce(cardinality(s.durations), 0)])
@@ -50,18 +51,30 @@ WITH pieces AS (
     WHERE p.level = 'raw' AND (%(everyone)s OR t.user_id = %(user)s) {narrower_raw}
 )"""
 
+# Each figure for everything (both names NULL), for each type, and for each queue.
 _READ = (
     _PARTS
-    + """
-SELECT 'figures', task_type, queue_name, status, NULL::timestamptz, NULL::smallint, sum(count),
-    sum(duration_ms)
-FROM parts WHERE use <> 'series' GROUP BY 2, 3, 4
+    + """, filled AS MATERIALIZED (
+    SELECT task_type, queue_name, slot, sum(number)::bigint AS number
+    FROM parts, unnest(slots, numbers) AS h(slot, number) WHERE use <> 'series' AND slot IS NOT NULL
+    GROUP BY 1, 2, 3
+), durations AS (
+    SELECT task_type, queue_name, slot, sum(number) AS number
+    FROM filled GROUP BY GROUPING SETS ((slot), (task_type, slot), (queue_name, slot))
+), passed AS (
+    SELECT task_type, queue_name, slot, sum(number) OVER up AS passed, sum(number) OVER whole AS number
+    FROM durations WHERE number > 0
+    WINDOW whole AS (PARTITION BY task_type, queue_name), up AS (whole ORDER BY slot)
+)
+SELECT 'counts', task_type, queue_name, status, NULL::timestamptz, sum(count)::bigint, sum(duration_ms)
+FROM parts WHERE use <> 'series'
+GROUP BY GROUPING SETS ((status), (task_type, status), (queue_name, status))
 UNION ALL
-SELECT 'durations', task_type, queue_name, NULL, NULL, slot, sum(number), 0
-FROM parts, unnest(slots, numbers) AS h(slot, number) WHERE use <> 'series' AND slot IS NOT NULL
-GROUP BY 2, 3, 6
+SELECT share.name, task_type, queue_name, NULL, NULL, min(slot), 0
+FROM passed, (VALUES ('p50', 0.50), ('p95', 0.95)) AS share(name, part)
+WHERE passed >= share.part * number GROUP BY 1, 2, 3
 UNION ALL
-SELECT 'series', NULL, NULL, status, date_trunc(%(bucket)s, at, 'UTC'), NULL, sum(count), 0
+SELECT 'series', NULL, NULL, status, date_trunc(%(bucket)s, at, 'UTC'), sum(count)::bigint, 0
 FROM parts WHERE use <> 'figures' GROUP BY 4, 5"""
 )
 
@@ -74,9 +87,14 @@ SELECT status, sum(kept) FROM (
 ) AS known GROUP BY 1"""
 
 _MEDIANS = """
-SELECT task_type, slot, sum(number) FROM statistics s, unnest(slots, numbers) AS h(slot, number)
-WHERE everyone AND user_id = '' AND level = 'all' AND status = 'completed' AND slot IS NOT NULL
-GROUP BY 1, 2"""
+SELECT task_type, min(slot) FROM (
+    SELECT task_type, slot, sum(number) OVER up AS passed, sum(number) OVER whole AS number FROM (
+        SELECT task_type, slot, sum(number) AS number
+        FROM statistics s, unnest(slots, numbers) AS h(slot, number)
+        WHERE everyone AND user_id = '' AND level = 'all' AND status = 'completed' AND slot IS NOT NULL
+        GROUP BY 1, 2) AS durations
+    WHERE number > 0 WINDOW whole AS (PARTITION BY task_type), up AS (whole ORDER BY slot)
+) AS cumulated WHERE passed >= 0.5 * number GROUP BY 1"""
 
 
 def read(execute: Any, window: Window, *, now: datetime | None = None) -> Statistics:
@@ -95,15 +113,20 @@ def read(execute: Any, window: Window, *, now: datetime | None = None) -> Statis
         "task_type": window.task_type,
         "queue_name": window.queue_name,
     }
-    summary = _Summary()
+    sums: dict[tuple[str | None, str | None], _Sum] = {(None, None): _Sum()}
     series: dict[datetime, Counter[str]] = {}
-    for what, task_type, queue, status, at, slot, number, duration in execute(sql, params):
+    for what, task_type, queue, status, at, number, duration in execute(sql, params):
         if what == "series":
-            series.setdefault(at, Counter())[status] += int(number)
+            series.setdefault(at, Counter())[status] += number
         else:
-            summary.add(task_type, queue, status, slot, int(number), duration)
+            sums.setdefault((task_type, queue), _Sum()).add(what, status, number, duration)
     points = [_point(at, series[at]) for at in sorted(series) if any(series[at].values())]
-    return summary.statistics(Series(bucket, points))
+    return Statistics(
+        **sums.pop((None, None)).figures(),
+        by_type=_named((name, one) for (name, _), one in sums.items()),
+        by_queue=_named((name, one) for (_, name), one in sums.items()),
+        series=Series(bucket, points),
+    )
 
 
 def kept(
@@ -130,10 +153,7 @@ def kept_in(counts: dict[str, int], statuses: Sequence[str]) -> int | None:
 
 def medians(execute: Any) -> dict[str, float]:
     """The median duration in milliseconds of each type's completed tasks."""
-    found: dict[str, Counter[int]] = {}
-    for task_type, slot, number in execute(_MEDIANS, {}):
-        found.setdefault(task_type, Counter())[slot] += int(number)
-    return {name: _percentile(durations, 0.5) for name, durations in found.items()}
+    return {task_type: _milliseconds(slot) for task_type, slot in execute(_MEDIANS, {})}
 
 
 def _whose(user: str | None) -> dict[str, Any]:
@@ -153,19 +173,19 @@ class _Sum:
     """What the tasks of one kind add up to."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.durations: Counter[int] = Counter()
-        self.duration = 0.0
+        self._counts: Counter[str] = Counter()
+        self._duration = 0.0
+        self._slots: dict[str, int] = {}
 
-    def add(self, status: str | None, slot: int | None, number: int, duration: float) -> None:
-        if slot is not None:
-            self.durations[slot] += number
-        elif status is not None:
-            self.counts[status] += number
-            self.duration += duration
+    def add(self, what: str, status: str, number: int, duration: float) -> None:
+        if what == "counts":
+            self._counts[status] = number
+            self._duration += duration
+        else:
+            self._slots[what] = number
 
     def figures(self) -> dict[str, Any]:
-        counts, timed = self.counts, sum(self.durations.values())
+        counts = self._counts
         judged = counts[COMPLETED] + counts[FAILED]
         return {
             "total": counts[SUBMITTED],
@@ -173,43 +193,15 @@ class _Sum:
             "failed": counts[FAILED],
             "cancelled": counts[CANCELLED],
             "success_rate": round(100 * counts[COMPLETED] / judged, 2) if judged else 0.0,
-            "avg_duration_ms": round(self.duration / timed, 3) if timed else 0.0,
-            "p50": _percentile(self.durations, 0.50),
-            "p95": _percentile(self.durations, 0.95),
+            "avg_duration_ms": round(self._duration / counts[COMPLETED], 3) if counts[COMPLETED] else 0.0,
+            "p50": _milliseconds(self._slots.get("p50")),
+            "p95": _milliseconds(self._slots.get("p95")),
         }
 
 
-class _Summary:
-    """The sums of everything, and of each type and queue."""
-
-    def __init__(self) -> None:
-        self._all = _Sum()
-        self._types: dict[str, _Sum] = {}
-        self._queues: dict[str, _Sum] = {}
-
-    def add(
-        self, task_type: str, queue: str, status: str | None, slot: int | None, number: int, duration: float
-    ) -> None:
-        sums = (
-            self._all,
-            self._types.setdefault(task_type, _Sum()),
-            self._queues.setdefault(queue, _Sum()),
-        )
-        for one in sums:
-            one.add(status, slot, number, duration)
-
-    def statistics(self, series: Series) -> Statistics:
-        return Statistics(
-            **self._all.figures(),
-            by_type=_figures(self._types),
-            by_queue=_figures(self._queues),
-            series=series,
-        )
-
-
-def _figures(sums: dict[str, _Sum]) -> dict[str, Figures]:
-    named = {name: Figures(**sums[name].figures()) for name in sorted(sums)}
-    return {name: figures for name, figures in named.items() if figures.total or figures.completed}
+def _named(sums: Iterable[tuple[str | None, _Sum]]) -> dict[str, Figures]:
+    found = {name: Figures(**one.figures()) for name, one in sums if name is not None}
+    return {name: found[name] for name in sorted(found) if found[name].total or found[name].completed}
 
 
 def _point(at: datetime, counts: Counter[str]) -> Point:
@@ -222,12 +214,6 @@ def _point(at: datetime, counts: Counter[str]) -> Point:
     )
 
 
-def _percentile(durations: Counter[int], share: float) -> float:
-    """The duration that so much of a histogram reaches, as the middle of its slot."""
-    rank = math.ceil(share * sum(durations.values()))
-    passed = 0
-    for slot in sorted(durations):
-        passed += durations[slot]
-        if durations[slot] > 0 and passed >= rank:
-            return float(round(SLOT_GROWTH ** (slot + 0.5), 3))
-    return 0.0
+def _milliseconds(slot: int | None) -> float:
+    """The duration in the middle of a slot."""
+    return 0.0 if slot is None else float(round(SLOT_GROWTH ** (slot + 0.5), 3))
