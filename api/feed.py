@@ -304,16 +304,22 @@ class LiveFeed:
         if not last:
             return
         found: dict[UUID, News] = await self._ask(self._reader.events_after, last)
-        for task_id in last:
-            self._hand_out(task_id, found.get(task_id))
+        for task_id, position in last.items():
+            self._hand_out(task_id, position, found.get(task_id))
 
     def _first_position(self, task_id: UUID) -> int | None:
         """After which event to read a task for all who follow it and have room."""
         positions = [one.position for one in self._followers[task_id] if not one.stands_still]
         return min(positions, default=None)
 
-    def _hand_out(self, task_id: UUID, news: News | None) -> None:
-        followers = [one for one in self._followers.get(task_id, ()) if not one.stands_still]
+    def _hand_out(self, task_id: UUID, after: int, news: News | None) -> None:
+        """Give what was read after a position to all who have seen everything before it.
+
+        Who came, or found room again, while it was read may be behind it: the next reading is for them too.
+        """
+        followers = [
+            one for one in self._followers.get(task_id, ()) if not one.stands_still and one.position >= after
+        ]
         if news is None:  # it was deleted
             for follower in followers:
                 follower.outbox.put(Frame(task_id, None, "gone", None, is_last=True), follower)
