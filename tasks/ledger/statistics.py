@@ -36,9 +36,11 @@ _ALIKE = (
     "date_trunc('minute', t.created_at, 'UTC'), t.user_id, t.task_type, t.queue_name, t.run_id IS NOT NULL"
 )
 
+# Rows are looked up one by one: a plan that was made for an empty table must not look for them among all.
 _SUBMITTED = f"""
 SELECT {_ALIKE}, 'submitted', {{count}} * count(*), {{kept}} * count(*), 0, NULL::smallint[]
-FROM tasks t WHERE t.id = ANY(%s) GROUP BY 1, 2, 3, 4, 5"""
+FROM unnest(%s::uuid[]) AS i(id) CROSS JOIN LATERAL (SELECT * FROM tasks t WHERE t.id = i.id OFFSET 0) AS t
+GROUP BY 1, 2, 3, 4, 5"""
 
 _MILLISECONDS = "(extract(epoch FROM s.finished_at - s.started_at)::float8 * 1000)"
 _ENDED = f"""
@@ -46,8 +48,10 @@ SELECT {_ALIKE}, s.status, {{count}} * count(*), {{kept}} * count(*),
     {{count}} * coalesce(sum({_MILLISECONDS}) FILTER (WHERE s.status = 'completed'), 0),
     array_agg(floor(ln(greatest({_MILLISECONDS}, 0.1)) / ln(1.05::float8))::smallint)
         FILTER (WHERE s.status = 'completed' AND s.started_at IS NOT NULL AND {{count}} <> 0)
-FROM task_state s JOIN tasks t USING (id)
-WHERE s.id = ANY(%s) AND s.status IN ('completed', 'failed', 'cancelled') GROUP BY 1, 2, 3, 4, 5, 6"""
+FROM unnest(%s::uuid[]) AS i(id)
+CROSS JOIN LATERAL (SELECT * FROM task_state s WHERE s.id = i.id OFFSET 0) AS s
+CROSS JOIN LATERAL (SELECT * FROM tasks t WHERE t.id = i.id OFFSET 0) AS t
+WHERE s.status IN ('completed', 'failed', 'cancelled') GROUP BY 1, 2, 3, 4, 5, 6"""
 
 _COUNT_NEW = _COLUMNS + _SUBMITTED.format(count=1, kept=1)
 _COUNT_ENDED = _COLUMNS + _ENDED.format(count=1, kept=1)
