@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
 START_SECONDS = 60
+RESTARTS, RESTART_SECONDS = 10, 0.5
 
 
 class Postgres:
@@ -35,8 +37,8 @@ class Postgres:
         self._server: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def start(self) -> None:
-        """Start the server, with the data it had, and wait until it answers."""
+    def start(self, *, again: int = RESTARTS) -> None:
+        """Start the server, with the data it had, and wait until it answers; ``again`` if it cannot yet."""
         account = account_for(self._data)
         options = {**self._settings, "port": str(self._port), "unix_socket_directories": "."}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
@@ -51,7 +53,12 @@ class Postgres:
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
             )
-            eventually(self.answers, START_SECONDS)
+            eventually(lambda: self.process.poll() is not None or self.answers(), START_SECONDS)
+        if self.process.poll() is not None:
+            # A backend that was forked while its server was killed may hold on to the shared memory for a moment.
+            assert again, f"Postgres does not start: see {self._log}"
+            time.sleep(RESTART_SECONDS)
+            self.start(again=again - 1)
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":
