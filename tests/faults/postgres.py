@@ -55,7 +55,7 @@ class Postgres:
             )
             eventually(lambda: self.process.poll() is not None or self.answers(), START_SECONDS)
         if self.process.poll() is not None:
-            # A backend that was forked while its server was killed may hold on to the shared memory for a moment.
+            # A backend that was forked while its server was killed may hold on to its memory for a moment.
             assert again, f"Postgres does not start: see {self._log}"
             time.sleep(RESTART_SECONDS)
             self.start(again=again - 1)
