@@ -4,6 +4,7 @@ Hypothesis plays the users, the workers and the clock on a real Postgres; a smal
 be on record after each step.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -28,6 +29,7 @@ from pipelines import flow
 from pipelines.catalogue import Catalogue
 from pipelines.composition import Pipeline, stage
 from pipelines.recovery import Recoverer, Recovery
+from tasks import statistics
 from tasks.database import connect
 from tasks.ids import new_id
 from tasks.ledger import Ledger
@@ -78,7 +80,7 @@ class World:
     def clear(self) -> None:
         self.sql.execute(
             "TRUNCATE tasks, task_state, attempts, events, workers, queues, dead_letters, dependencies,"
-            " snapshots"
+            " snapshots, tallies, statistics"
         )
 
     def close(self) -> None:
@@ -483,6 +485,14 @@ class LedgerMachine(RuleBasedStateMachine):
             if events != len(self.seen.get(task_id, [])):
                 self.look_at(task_id)
 
+    def the_statistics_know_what_is_on_record(self) -> None:
+        counted = Counter(one.status for one in self.expected.values() if one.status in FINAL)
+        known = statistics.kept(
+            self.world.sql.execute, user=None, task_type=None, queue_name=None, stages=True
+        )
+        assert known.pop(statistics.SUBMITTED, 0) == len(self.expected)
+        assert {status: number for status, number in known.items() if number} == counted
+
     def look_at(self, task_id: UUID) -> None:
         """The history of a task is a legal one, is what the model expects, and only grows."""
         events = self.world.queries.history(task_id)
@@ -498,6 +508,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.seen[task_id] = events
 
     def teardown(self) -> None:
+        self.the_statistics_know_what_is_on_record()
         for task_id in self.expected:
             self.look_at(task_id)
         for run_id in self.runs:
