@@ -183,7 +183,7 @@ def _fetch(tx: Transaction, item: Fetch) -> list[Any]:
         elif wanted:
             found = choose(find(tx, _CANDIDATES, queue, wanted, item.types))
             chosen = [one.task.id for one in islice(found, wanted + SPARE)]
-            rows += tx.named(_FETCH_CHOSEN, some | {"chosen": chosen})
+            rows += tx.planned(_FETCH_CHOSEN, some | {"chosen": chosen})
     return tx.moved_by(rows)
 
 

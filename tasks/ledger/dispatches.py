@@ -136,7 +136,7 @@ def _take(tx: Transaction, item: Take) -> int:
 
 
 def _stamp(tx: Transaction, item: Take) -> list[Any]:
-    sent = [Sent(*row) for row in tx.named(_SENT, {"queue": item.queue, "gone_after": item.gone_after})]
+    sent = [Sent(*row) for row in tx.planned(_SENT, {"queue": item.queue, "gone_after": item.gone_after})]
     statement = _FAIRLY if has_several_tenants(tx, item.queue) else _BY_RANK
     stamps = fit(choose(find(tx, statement, item.queue, item.limit), sent), sent, item.window)
     stamps = stamps[: item.limit + SPARE]
@@ -147,7 +147,7 @@ def _stamp(tx: Transaction, item: Take) -> list[Any]:
         "wanted": item.limit,
         "dispatch": item.dispatch,
     }
-    return tx.named(_TAKE, some) if stamps else []
+    return tx.planned(_TAKE, some) if stamps else []
 
 
 def take_dead(tx: Transaction, items: Sequence[TakeDead]) -> list[int]:

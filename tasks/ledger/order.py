@@ -116,7 +116,7 @@ SELECT best.* FROM known CROSS JOIN LATERAL (
 
 def has_several_tenants(tx: Transaction, queue: str) -> bool:
     """Whether there is anybody in a queue to be fair to."""
-    return bool(tx.named(_SEVERAL_TENANTS, {"queue": queue})[0][0])
+    return bool(tx.planned(_SEVERAL_TENANTS, {"queue": queue})[0][0])
 
 
 def find(
@@ -125,7 +125,7 @@ def find(
     """The candidates for ``wanted`` places, and some more."""
     start = random.randrange(-(2**31) + 1, 2**31)
     some = {"queue": queue, "limit": wanted + SPARE, "start": start, "types": list(types)}
-    return [Candidate(*row) for row in tx.named(statement, some)]
+    return [Candidate(*row) for row in tx.planned(statement, some)]
 
 
 def choose(found: Sequence[Candidate], sent: Sequence[Sent] = ()) -> Iterator[Choice]:

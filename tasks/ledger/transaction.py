@@ -93,6 +93,10 @@ class Transaction:
         self.moved.update(row[0] for row in rows)
         return rows
 
+    def planned(self, sql: str, params: Mapping[str, Any]) -> list[Any]:
+        """As `named`, but never prepared: a plan kept since the table was small may compare all with all."""
+        return self.cursor.execute(sql, params, prepare=False).fetchall()
+
     def execute(self, sql: str, *params: Any) -> None:
         """Execute a statement whose rows, if any, do not matter."""
         self.cursor.execute(sql, params)
