@@ -269,9 +269,9 @@ class Ledger:
         """Remove a batch of what was over long ago, from a place of a sweep on."""
         return self._group.add("expire", retention.Expire(kept, after), rows=retention.BATCH)
 
-    def fold(self) -> Future[int]:
-        """Fold tallies into the statistics: how many, a full batch if there may be more."""
-        return self._group.add("fold", statistics.Fold())
+    def fold(self, limit: int = statistics.BATCH) -> Future[int]:
+        """Fold up to ``limit`` tallies into the statistics: how many, as many if there may be more."""
+        return self._group.add("fold", statistics.Fold(limit))
 
     def thin_out(self) -> Future[None]:
         """Forget the finer buckets of the statistics of long ago."""

@@ -16,9 +16,7 @@ import httpx
 import psycopg
 
 from tasks.database import connect
-from tasks.ids import new_id
-from tasks.ledger import statistics
-from tasks.ledger.transaction import Transaction
+from tasks.ledger import Ledger
 from tasks.migrations import migrate
 from tasks.settings import Settings
 from tests.benchmarks.outcome import Outcome, table
@@ -95,11 +93,10 @@ def _fill(url: str, count: int) -> list[str]:
         for statement in _FILL.split(";\n"):
             values = (count, count) if "generate_series" in statement else ()
             connection.execute(statement if values else statement.replace("%%", "%"), values or None)  # type: ignore[arg-type]
-        folded = 1
-        while folded:
-            with connection.transaction(), connection.cursor() as cursor:
-                transaction = Transaction(cursor, new_id())
-                (folded,) = statistics.fold(transaction, [statistics.Fold(FOLDED)])
+        ledger = Ledger(url).start()
+        while ledger.fold(FOLDED).result():
+            pass
+        ledger.close()
         connection.execute("VACUUM ANALYZE")
         rows = connection.execute("SELECT id FROM fill ORDER BY random() LIMIT 500").fetchall()
         return [str(row[0]) for row in rows]
