@@ -32,10 +32,11 @@ FOLDED = 100_000
 LIMITS = {"task": 10.0, "list": 20.0, "statistics": 100.0}
 Query = Mapping[str, Any]
 
-# A tenth are stages; of the others 94% are completed, 5% failed and 1% cancelled.
+# A tenth are stages; of all 94% are completed, 5% failed and 1% cancelled.
 _FILL = f"""
 CREATE TEMP TABLE fill AS
-SELECT n, now() - interval '{DAYS} days' * (1 - n::float8 / %s) - interval '10 minutes' AS at,
+SELECT n, abs(hashint4(n)) %% 10 = 5 AS is_stage,
+    now() - interval '{DAYS} days' * (1 - n::float8 / %s) - interval '10 minutes' AS at,
     CASE WHEN n %% 100 = 0 THEN 'cancelled' WHEN n %% 20 = 1 THEN 'failed' ELSE 'completed' END AS status,
     exp(4 + 2 * sqrt(-2 * ln(1 - random())) * cos(6.28318530718 * random())) AS ms
 FROM generate_series(1, %s) AS n;
@@ -44,10 +45,11 @@ UPDATE fill SET id = (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, 
     || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid;
 INSERT INTO tasks (id, task_type, queue_name, priority, payload, max_retries, timeout, user_id, kb_id, run_id,
     stage, stage_index, created_at)
-SELECT id, 'type_' || n %% 8 || CASE WHEN n %% 10 = 5 THEN '.stage' ELSE '' END, 'queue_' || n %% 4, 5,
-    jsonb_build_object('number', n, 'text', md5(n::text)), 3, 300, 'user_' || n %% 50,
-    CASE WHEN n %% 7 = 0 THEN 'kb_' || n %% 20 END, CASE WHEN n %% 10 = 5 THEN gen_random_uuid() END,
-    CASE WHEN n %% 10 = 5 THEN 'stage' END, CASE WHEN n %% 10 = 5 THEN 0 END, at
+SELECT id, 'type_' || n %% 8 || CASE WHEN is_stage THEN '.stage' ELSE '' END, 'queue_' || n %% 4, 5,
+    jsonb_build_object('number', n, 'text', md5(n::text)), 3, 300, 'user_' || abs(hashint4(-n)) %% 50,
+    CASE WHEN n %% 7 = 0 THEN 'kb_' || abs(hashint4(n / 7)) %% 20 END,
+    CASE WHEN is_stage THEN gen_random_uuid() END,
+    CASE WHEN is_stage THEN 'stage' END, CASE WHEN is_stage THEN 0 END, at
 FROM fill ORDER BY n;
 INSERT INTO task_state (id, status, queue, rank, ready_at, attempt, events, running_event, progress, result,
     error, started_at, finished_at, updated_at)
