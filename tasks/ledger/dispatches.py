@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from tasks.ledger.order import LOCK_ONE, SPARE, Sent, candidates_of, choose, find, fit, has_several_tenants
-from tasks.ledger.transaction import Transaction
+from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.values import DeadLetter, Hint
 
 #: A window that never closes.
@@ -97,11 +97,25 @@ UPDATE dead_letters d SET dispatch = %s FROM owed WHERE d.id = owed.id RETURNING
 
 _TAKEN_DEAD = f"SELECT {_LETTER} FROM dead_letters d WHERE d.dispatch = %s"
 
-_COPIED = """
-UPDATE dead_letters SET copied_at = now(), dispatch = NULL WHERE dispatch = ANY(%s)"""
+# A letter of a batch may be in the hands of an operator's verb just now.
+_SETTLE_COPIES = """
+WITH locked AS (
+    SELECT id FROM dead_letters WHERE dispatch = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE dead_letters d SET dispatch = NULL{copied} FROM locked WHERE d.id = locked.id"""
+_COPIED = _SETTLE_COPIES.format(copied=", copied_at = now()")
+_OWED_AGAIN = _SETTLE_COPIES.format(copied="")
+_UNSETTLED = "SELECT DISTINCT dispatch FROM dead_letters WHERE dispatch = ANY(%s)"
 
-_OWED_AGAIN = """
-UPDATE dead_letters SET dispatch = NULL WHERE dispatch = %s"""
+# One that somebody else forgets or reopens at the same time is left to him.
+_FORGET = """
+DELETE FROM dispatches WHERE id IN (
+    SELECT id FROM dispatches WHERE id = ANY(%s) ORDER BY id FOR UPDATE SKIP LOCKED)"""
+_FORGET_REOPENED = (
+    _FORGET
+    + """ AND NOT EXISTS (
+    SELECT FROM task_state WHERE status = 'queued' AND dispatch = dispatches.id)"""
+)
 
 _UNSEND = """
 WITH locked AS (
@@ -163,27 +177,27 @@ def _take_dead(tx: Transaction, item: TakeDead) -> int:
     return len(rows)
 
 
-def close(tx: Transaction, items: Sequence[Close]) -> list[None]:
-    """Forget confirmed batches; the dead letters among them have their copies now."""
+def close(tx: Transaction, items: Sequence[Close]) -> list[object]:
+    """Forget confirmed batches; the dead letters among them have their copies now. SKIPPED if one is held."""
     confirmed = [item.dispatch for item in items]
-    tx.execute("DELETE FROM dispatches WHERE id = ANY(%s)", confirmed)
     tx.execute(_COPIED, confirmed)
-    return [None for _ in items]
+    left = {row[0] for row in tx.rows(_UNSETTLED, confirmed)}
+    tx.execute(_FORGET, [dispatch for dispatch in confirmed if dispatch not in left])
+    return [SKIPPED if item.dispatch in left else None for item in items]
 
 
-def reopen(tx: Transaction, items: Sequence[Reopen]) -> list[int]:
-    """Make the unclaimed rows of unconfirmed batches ready again; how many."""
-    outcomes = []
-    for item in items:
-        outcomes.append(tx.made_ready(len(tx.rows(_REOPEN, item.dispatch))))
-        tx.execute(_OWED_AGAIN, item.dispatch)
-        tx.execute(
-            "DELETE FROM dispatches WHERE id = %s AND NOT EXISTS"
-            " (SELECT FROM task_state WHERE status = 'queued' AND dispatch = %s)",
-            item.dispatch,
-            item.dispatch,
-        )
-    return outcomes
+def reopen(tx: Transaction, items: Sequence[Reopen]) -> list[object]:
+    """Make the unclaimed rows of unconfirmed batches ready again: how many, SKIPPED if a letter is held."""
+    return [_reopen(tx, [item.dispatch]) for item in items]
+
+
+def _reopen(tx: Transaction, dispatch: list[int]) -> object:
+    count = tx.made_ready(len(tx.rows(_REOPEN, *dispatch)))
+    tx.execute(_OWED_AGAIN, dispatch)
+    if tx.rows(_UNSETTLED, dispatch):
+        return SKIPPED
+    tx.execute(_FORGET_REOPENED, dispatch)
+    return count
 
 
 def resend(tx: Transaction, items: Sequence[Resend]) -> list[int]:

@@ -34,12 +34,18 @@ SPARE: Final = 64
 
 
 class Candidate(NamedTuple):
-    """A ready task. ``boost`` is its priority, and one more for a suspect: that had its turn before."""
+    """A ready task. ``boost`` is its priority, and one more for a suspect: that had its turn before.
+
+    Of its tenant at least ``crowd`` tasks are ready, counted up to `FLOOD`; the highest boost of these is
+    ``top``. So few of a tenant's tasks have to be read to know its level.
+    """
 
     id: UUID
     tenant: int
     rank: float
     boost: int
+    crowd: int = 0
+    top: int = -MOST_STEPS
 
 
 class Sent(NamedTuple):
@@ -76,7 +82,8 @@ LOCK_ONE: Final = """SELECT s.id FROM task_state s
     WHERE s.id = c.id AND s.status = 'queued' AND coalesce(s.dispatch, -1) = -1
     FOR NO KEY UPDATE SKIP LOCKED"""
 
-_ROW = "s.id, s.tenant, s.rank, s.priority + s.suspect::integer"
+_BOOST = "s.priority + s.suspect::integer"
+_ROW = f"s.id, s.tenant, s.rank, {_BOOST}"
 
 # Probes of an index: whose the best rank is, and whether anybody is before or after him.
 _SEVERAL_TENANTS = f"""
@@ -105,12 +112,20 @@ def candidates_of(joined: str = "", where: str = "true") -> tuple[str, str]:
     """The statements that find candidates: of the best rank, and as well some of every tenant."""
     by_rank = f"""
 SELECT {_ROW} FROM task_state s {joined} WHERE {READY} AND {where} ORDER BY s.rank LIMIT %(limit)s"""
+    # Of a hundred tenants a few tasks each are many to join: no more of them are than may be wanted.
     fairly = f"""
 WITH RECURSIVE {_TENANTS}
-SELECT best.* FROM known CROSS JOIN LATERAL (
+(SELECT *, 0, {-MOST_STEPS} FROM ({by_rank}) AS oldest)
+UNION ALL
+SELECT best.*, crowd.size, crowd.top FROM known CROSS JOIN LATERAL (
+    SELECT count(*) AS size, max(boost) AS top FROM (
+        SELECT {_BOOST} AS boost FROM task_state s WHERE {READY} AND s.tenant = known.tenant
+        ORDER BY s.rank LIMIT {FLOOD}) AS first
+) AS crowd CROSS JOIN LATERAL (
     SELECT {_ROW} FROM task_state s {joined} WHERE {READY} AND s.tenant = known.tenant AND {where}
-    ORDER BY s.rank LIMIT greatest({FLOOD}, %(limit)s / (SELECT count(*) FROM known))
-) AS best UNION ({by_rank})"""
+    ORDER BY s.rank
+    LIMIT greatest(least({FLOOD}, %(wanted)s + 1), %(limit)s / (SELECT count(*) FROM known))
+) AS best"""
     return by_rank, fairly
 
 
@@ -124,8 +139,10 @@ def find(
 ) -> list[Candidate]:
     """The candidates for ``wanted`` places, and some more."""
     start = random.randrange(-(2**31) + 1, 2**31)
-    some = {"queue": queue, "limit": wanted + SPARE, "start": start, "types": list(types)}
-    return [Candidate(*row) for row in tx.planned(statement, some)]
+    some = {"queue": queue, "wanted": wanted, "limit": wanted + SPARE, "start": start, "types": list(types)}
+    found = [Candidate(*row) for row in tx.planned(statement, some)]
+    # Whoever was found twice, by its rank and for its tenant, is known better the second time.
+    return list({one.id: one for one in sorted(found, key=lambda one: one.crowd)}.values())
 
 
 def choose(found: Sequence[Candidate], sent: Sequence[Sent] = ()) -> Iterator[Choice]:
@@ -154,12 +171,16 @@ def _by_level(found: Sequence[Candidate], sent: Sequence[Sent]) -> list[Choice]:
         by_tenant[task.tenant].append(task)
     keyed = []
     for tenant, tasks in by_tenant.items():
-        count = len(tasks) + sum(one.messages for one in sent if one.tenant == tenant)
+        count = max(len(tasks), *(task.crowd for task in tasks))
+        count += sum(one.messages for one in sent if one.tenant == tenant)
         is_flood = count >= FLOOD
-        level = -MOST_STEPS
+        cost = MOST_STEPS * min(count, FLOOD) // FLOOD
+        top = max(task.top for task in tasks)
+        is_behind = top > max(task.boost for task in tasks)
+        level = top - cost if is_behind else -MOST_STEPS
         for nth in reversed(range(len(tasks))):
             task = tasks[nth]
-            level = max(level, task.boost - MOST_STEPS * min(count, FLOOD) // FLOOD)
+            level = max(level, task.boost - cost)
             turn = nth + random.random() if is_flood else -1.0
             keyed.append(((-level, turn, task.rank, task.id), Choice(task, level, is_flood, False)))
     return [choice for _, choice in sorted(keyed)]

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tasks.errors import Unavailable
 from tasks.ids import new_id
-from tasks.ledger import CANCEL_CHANNEL, READY_CHANNEL, Ledger
+from tasks.ledger import CANCEL_CHANNEL, READY_CHANNEL, Ledger, claims, order
 from tasks.notices import Listener
 from tasks.queries import Queries
 from tasks.records import Task
@@ -870,6 +870,25 @@ def test_a_hundred_tenants_and_more_all_have_their_turn(record: Record) -> None:
     assert len({claim.user_id for _ in range(50) for claim in record.fetch(limit=5)}) == 250
 
 
+def test_for_one_place_a_few_tasks_of_each_tenant_are_looked_at(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given tenants with much waiting each
+    record.ledger.submit([a_task(user_id=f"user-{n % 30}") for n in range(30 * 40)]).result(10)
+    seen: list[int] = []
+
+    def choose(found: Sequence[order.Candidate]) -> Iterator[order.Choice]:
+        seen.append(len(found))
+        return order.choose(found)
+
+    monkeypatch.setattr(claims, "choose", choose)
+    # When somebody has one place
+    assert len(record.fetch(limit=1)) == 1
+    # Then what is read for it is little
+    assert len(seen) == 1
+    assert seen[0] <= 30 * 2 + 1 + order.SPARE
+
+
 def test_what_others_overtake_all_the_while_is_sent_again(record: Record) -> None:
     # Given messages of a tenant with many, and one of another that came later and runs
     record.ledger.submit([a_task(user_id="ann") for _ in range(40)]).result(10)
@@ -907,6 +926,27 @@ def test_a_confirmed_batch_is_closed(record: Record) -> None:
     record.ledger.close_dispatch(900).result(10)
 
     assert record.one("SELECT count(*) FROM dispatches") == 0
+
+
+@pytest.mark.parametrize("ending", ["close_dispatch", "reopen_dispatch"])
+def test_a_batch_with_a_copy_that_somebody_holds_holds_up_nobody(record: Record, ending: str) -> None:
+    # Given a copy that is being published, whose dead letter somebody else writes
+    record.submit()
+    record.fail(record.fetch()[0], retry_in=None)
+    assert record.ledger.take_dead(QUEUE, 1, 900).result(10) == 1
+    with psycopg.connect(record.url) as somebody:
+        somebody.execute("SELECT FROM dead_letters WHERE dispatch = 900 FOR NO KEY UPDATE")
+
+        # When its batch ends
+        ended = getattr(record.ledger, ending)(900)
+
+        # Then all other verbs are committed meanwhile, and the batch stays open
+        record.submit()
+        assert not ended.done()
+        assert record.one("SELECT count(*) FROM dispatches WHERE id = 900") == 1
+    ended.result(10)
+    assert record.one("SELECT count(*) FROM dispatches WHERE id = 900") == 0
+    assert record.one("SELECT count(*) FROM dead_letters WHERE dispatch IS NULL") == 1
 
 
 def test_of_a_batch_that_was_not_confirmed_only_the_unclaimed_is_published_again(record: Record) -> None:

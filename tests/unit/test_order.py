@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.ids import new_id
-from tasks.ledger.order import FLOOD, MOST_LEVEL, RANK_EVERY, Candidate, Choice, Sent, choose, fit
+from tasks.ledger.order import FLOOD, MOST_LEVEL, MOST_STEPS, RANK_EVERY, Candidate, Choice, Sent, choose, fit
 
 LOW, NORMAL, HIGH, CRITICAL = 2, 5, 8, 10
 ANN, BOB, CID = 1, 2, 3
@@ -64,6 +64,17 @@ def test_a_few_tasks_come_before_the_many_of_another_tenant_however_long_these_w
 def test_a_flood_of_high_ones_comes_after_a_few_normal_ones_of_others() -> None:
     flood, few = ready(ANN, 500, HIGH), ready(BOB, 3)
     assert max(places(list(choose(flood + few)), few)) <= 3 + 1
+
+
+def test_a_tenant_is_judged_by_all_that_it_has_ready_although_little_of_it_was_read() -> None:
+    # Given the first tasks of a flood, and of one that has something critical behind its own
+    flood = [task._replace(crowd=FLOOD, top=HIGH) for task in ready(ANN, 2, HIGH, since=500)]
+    urgent = [task._replace(crowd=FLOOD, top=CRITICAL) for task in ready(BOB, 2, LOW, since=300)]
+    few = ready(CID, 2)
+    # Then the flood is last, and who has something critical first
+    levels = {one.task.tenant: one.level for one in choose(flood + urgent + few)}
+    assert levels == {ANN: HIGH - MOST_STEPS, BOB: CRITICAL - MOST_STEPS, CID: NORMAL}
+    assert all(one.yields == (one.task.tenant != CID) for one in choose(flood + urgent + few))
 
 
 def test_floods_take_turns() -> None:
