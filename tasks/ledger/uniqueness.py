@@ -19,9 +19,12 @@ _HOLDERS = """
 SELECT t.user_id, t.unique_key, t.id
 FROM unnest(%s::text[], %s::text[]) AS k(user_id, unique_key) JOIN tasks t USING (user_id, unique_key)"""
 
+# Of all that moves a task only its removal conflicts with this lock.
+_STAYING = "SELECT id FROM task_state WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE SKIP LOCKED"
+
 
 class Holders:
-    """Who has the unique keys of a transaction's submissions; nobody else can take them meanwhile."""
+    """Who has the unique keys of a transaction's submissions; nobody can take or remove them meanwhile."""
 
     def __init__(self, tx: Transaction, tasks: Iterable[NewTask]) -> None:
         keys = sorted({key for task in tasks if (key := _key(task)) is not None})
@@ -31,11 +34,14 @@ class Holders:
         if keys:
             rows = tx.rows(_HOLDERS, [user for user, _ in keys], [key for _, key in keys])
             self._known = {(user, key): task_id for user, key, task_id in rows}
+        known = list(self._known.values())
+        self._staying = {row[0] for row in tx.rows(_STAYING, known)} if known else set()
 
     def replacements(self, tasks: Sequence[NewTask]) -> dict[UUID, UUID] | object:
         """For each task of a submission whose key another task has: the id of that one.
 
-        SKIPPED while another submission, here or in another process, has one of the keys in hand.
+        SKIPPED while another submission, here or in another process, has one of the keys in hand, or while
+        the task that has it is being removed.
         """
         found: dict[UUID, UUID] = {}
         new: dict[Key, UUID] = {}
@@ -45,7 +51,10 @@ class Holders:
                 continue
             if _lock_of(key) not in self._locked or key in self._taken:
                 return SKIPPED
-            holder = self._known.get(key) or new.setdefault(key, task.id)
+            holder = self._known.get(key)
+            if holder is not None and holder not in self._staying:
+                return SKIPPED
+            holder = holder or new.setdefault(key, task.id)
             if holder != task.id:
                 found[task.id] = holder
         self._taken.update(new)
