@@ -74,7 +74,7 @@ def _expire(tx: Transaction, item: Expire) -> Expired:
         "id": UUID(int=0) if item.after is None else item.after.task_id,
         "examined": EXAMINED,
     }
-    rows = tx.cursor.execute(_OLD, params).fetchall()
+    rows = tx.named(_OLD, params)
     chosen: list[UUID] = []
     weight = passed = 0
     for _, task_id, is_over, stages in rows:
@@ -93,11 +93,12 @@ def _remove(tx: Transaction, ids: Sequence[UUID]) -> int:
     whole = parts_of(tx, ids)
     held = Held(tx, [part.id for parts in whole.values() for part in parts if part.status in FINAL])
     # Asked for under the locks: who is submitted from now on finds them gone.
-    needed = {row[0] for row in tx.rows(_NEEDED, list(ids))} if ids else set()
+    all_ids = [part.id for parts in whole.values() for part in parts]
+    needed = {row[0] for row in tx.rows(_NEEDED, all_ids)} if all_ids else set()
     going = [
         part.id
-        for task_id, parts in whole.items()
-        if task_id not in needed and held.can_go([part.id for part in parts])
+        for parts in whole.values()
+        if needed.isdisjoint(part.id for part in parts) and held.can_go([part.id for part in parts])
         for part in parts
     ]
     remove(tx, going)

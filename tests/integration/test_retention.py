@@ -143,6 +143,13 @@ def test_what_an_unfinished_task_depends_on_stays(record: Record) -> None:
     assert needed in record.left()
 
 
+def test_a_run_stays_while_an_unfinished_task_depends_on_a_stage_of_it(record: Record) -> None:
+    run_id, stage_id = record.run(40, status="completed")
+    record.submit(depends_on=(stage_id, record.submit()))
+    assert record.sweep() == [0]
+    assert {run_id, stage_id} <= record.left()
+
+
 def test_statistics_survive(record: Record) -> None:
     record.completed(40)
     record.ledger.fold().result(10)
