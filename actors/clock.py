@@ -25,6 +25,8 @@ LOOK_SECONDS = 0.2
 SWEEP_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 EXPIRE_SECONDS = 600.0
+#: So many batches of tallies are folded in a round: what is due and what is lost must not wait for more.
+MOST_FOLDS = 5
 #: How long a round waits for a verb; without Postgres the verb stays queued and the round is tried again.
 PATIENCE_SECONDS = 5.0
 LONGEST_PUBLISH_SECONDS = 30.0
@@ -56,6 +58,7 @@ class Clock:
         self._dispatcher = dispatcher
         self._retention = retention
         self._place: Place | None = None
+        self._has_tallies = False
         self._awake = threading.Event()
         self._looked_at = 0.0
         self._swept_at = 0.0
@@ -96,6 +99,8 @@ class Clock:
             self._try("reopen", self.reopen)
             self._try("settle", self.settle)
             self._try("unblock", self.unblock)
+            self._has_tallies = True
+        if self._has_tallies:
             self._try("fold", self.fold)
         if time.monotonic() - self._pruned_at > PRUNE_SECONDS:
             self._pruned_at = time.monotonic()
@@ -132,9 +137,10 @@ class Clock:
         self._ledger.unblock().result(PATIENCE_SECONDS)
 
     def fold(self) -> None:
-        """Fold what was tallied since the last time into the statistics."""
-        while self._ledger.fold().result(PATIENCE_SECONDS) >= FOLDED_AT_ONCE:
-            pass
+        """Fold what was tallied since the last time into the statistics; much of it in several rounds."""
+        self._has_tallies = False
+        batches = (self._ledger.fold().result(PATIENCE_SECONDS) for _ in range(MOST_FOLDS))
+        self._has_tallies = all(folded >= FOLDED_AT_ONCE for folded in batches)
 
     def prune(self) -> None:
         """Forget what is over: idempotency keys, dependencies, and the finer statistics of long ago."""

@@ -9,11 +9,14 @@ import psycopg
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
+from actors.clock import MOST_FOLDS, Clock
 from tasks import lists, windows
+from tasks.coroner import Coroner
 from tasks.ids import new_id
 from tasks.ledger import Ledger
 from tasks.ledger.endings import Complete
 from tasks.ledger.runs import Advance
+from tasks.ledger.statistics import BATCH
 from tasks.queries import Queries
 from tasks.records import Page, Statistics, TaskFilter
 from tasks.values import Claimed, NewTask, TaskError
@@ -321,6 +324,36 @@ def test_two_clocks_that_fold_at_once_count_nothing_twice(record: Record, url: s
     assert sum(fold.result(10) for fold in folding) >= 30
     assert numbers(record.read()) == (30, 30, 0, 0)
     other.close()
+
+
+class NoFlow:
+    """There are no runs to settle."""
+
+    def settle(self, run_id: UUID) -> None:
+        raise AssertionError(f"nothing is to be settled, but {run_id} was")
+
+
+def test_a_clock_with_much_to_fold_does_everything_else_between(record: Record, url: str) -> None:
+    # Given so many tallies that one round of a clock takes only a part of them
+    coroner = Coroner(url)
+    clock = Clock(record.ledger, record.queries, coroner, NoFlow())
+    tallies = (MOST_FOLDS + 1) * BATCH
+    record.sql.execute(
+        "INSERT INTO tallies SELECT date_trunc('minute', now()), '', 'work', 'default', false, 'submitted',"
+        " 1, 1 FROM generate_series(1, %s)",
+        (tallies,),
+    )
+
+    # When it ticks
+    clock.tick()
+    left = record.sql.execute("SELECT count(*) FROM tallies").fetchone()
+    clock.tick()
+
+    # Then the next round goes on at once, and all are counted
+    assert left == (BATCH,)
+    assert record.sql.execute("SELECT count(*) FROM tallies").fetchone() == (0,)
+    assert record.read().total == tallies
+    coroner.close()
 
 
 def test_a_window_is_covered_by_buckets_as_large_as_possible_without_gaps() -> None:
