@@ -16,6 +16,8 @@ log = logging.getLogger("callboard.supervisor")
 SHORT_LIFE_SECONDS = 5.0
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0)
 TICK_SECONDS = 0.1
+#: A child ends with this if the settings cannot be used: starting it again would change nothing.
+UNUSABLE = os.EX_CONFIG
 PARENT_VARIABLE = "CALLBOARD_PARENT_PID"
 
 
@@ -35,6 +37,7 @@ class _Kept:
         self.child = child
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
+        self.starts = 0
         self.short_lives = 0
         self.start_at = 0.0
 
@@ -46,9 +49,14 @@ class Supervisor:
         self._kept = [_Kept(child) for child in children]
         self._patience = patience
         self._stopping = threading.Event()
+        self._is_unusable = False
 
     def run(self) -> int:
-        """Keep the children running until SIGTERM or SIGINT, then stop them; the exit code."""
+        """Keep the children running until SIGTERM or SIGINT, then stop them; the exit code.
+
+        It ends by itself, with UNUSABLE, if a child cannot use its settings when it is started first. One
+        that could is started again: its siblings go on, whatever has become of the files since.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
         stop_with_parent(self._stopping)
@@ -58,6 +66,8 @@ class Supervisor:
                     self._tend(kept)
         finally:
             clean = self._stop_all()
+        if self._is_unusable:
+            return UNUSABLE
         return 0 if clean else 1
 
     def _tend(self, kept: _Kept) -> None:
@@ -69,6 +79,11 @@ class Supervisor:
         code = kept.process.poll()
         if code is None:
             return
+        if code == UNUSABLE and kept.starts == 1:
+            log.error("%s cannot run with these settings: put them right and start again", kept.child.name)
+            kept.process, self._is_unusable = None, True
+            self._stopping.set()
+            return
         kept.short_lives = kept.short_lives + 1 if now - kept.started_at < SHORT_LIFE_SECONDS else 0
         pause = PAUSES[min(kept.short_lives, len(PAUSES) - 1)]
         log.warning("%s ended with %s; starting it again in %g s", kept.child.name, code, pause)
@@ -77,6 +92,7 @@ class Supervisor:
     def _start(self, kept: _Kept) -> None:
         child = kept.child
         kept.started_at = time.monotonic()
+        kept.starts += 1
         kept.process = subprocess.Popen(
             [sys.executable, "-m", child.module, *child.arguments],
             env={**os.environ, **child.environ, PARENT_VARIABLE: str(os.getpid())},

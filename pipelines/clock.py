@@ -7,11 +7,12 @@ import threading
 
 from actors.clock import Clock
 from actors.dispatcher import Dispatcher
-from actors.supervisor import stop_on_signals, stop_with_parent
+from actors.errors import DefinitionError
+from actors.supervisor import UNUSABLE, stop_on_signals, stop_with_parent
 from pipelines import logs
 from pipelines.bootstrap import open_kit
 from tasks.coroner import Coroner
-from tasks.errors import CallboardError
+from tasks.errors import CallboardError, SettingsError
 from tasks.ledger import READY_CHANNEL
 from tasks.ledger.retention import Retention
 from tasks.notices import Listener
@@ -31,7 +32,7 @@ def main() -> int:
         kit = open_kit(settings)
     except CallboardError as error:
         logging.error("%s", error)
-        return 1
+        return UNUSABLE if isinstance(error, SettingsError | DefinitionError) else 1
     try:
         kit.open_lease("clock")
         publisher = kit.open_publisher()

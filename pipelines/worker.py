@@ -6,15 +6,16 @@ import sys
 import threading
 
 from actors.context import Resources
+from actors.errors import DefinitionError
 from actors.isolation.children import Program
 from actors.logs import TaskLogs
-from actors.supervisor import stop_on_signals, stop_with_parent
+from actors.supervisor import UNUSABLE, stop_on_signals, stop_with_parent
 from actors.worker import Worker, WorkerOptions
 from pipelines import logs
 from pipelines.bootstrap import Kit, app_version, open_kit
 from pipelines.documents.conversion import end_idle_children
 from pipelines.documents.stages import Workshop
-from tasks.errors import CallboardError
+from tasks.errors import CallboardError, SettingsError
 from tasks.settings import PREFIX, Settings
 
 log = logging.getLogger("callboard.worker")
@@ -36,7 +37,7 @@ def main() -> int:
         kit = open_kit(settings)
     except CallboardError as error:
         logging.error("%s", error)
-        return 1
+        return UNUSABLE if isinstance(error, SettingsError | DefinitionError) else 1
     try:
         kit.open_board()
         worker = make_worker(kit, queues).start()

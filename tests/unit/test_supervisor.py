@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from actors.supervisor import UNUSABLE as UNUSABLE_CODE
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
@@ -37,6 +38,15 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with pathlib.Path(os.environ["SAID"]).open("a") as file:
     file.write(f"start {sys.argv[1]} {os.getpid()} none\\n")
 time.sleep(60)
+"""
+
+UNUSABLE = """
+import os, pathlib, sys
+from actors.supervisor import UNUSABLE
+
+with pathlib.Path(os.environ["SAID"]).open("a") as file:
+    file.write(f"start {sys.argv[1]} {os.getpid()} none\\n")
+sys.exit(UNUSABLE)
 """
 
 SUPERVISOR = """
@@ -97,6 +107,7 @@ class Companies:
         self._started: list[Company] = []
         (folder / "child.py").write_text(CHILD)
         (folder / "stubborn.py").write_text(STUBBORN)
+        (folder / "unusable.py").write_text(UNUSABLE)
 
     def of(self, *names: str, patience: float = 20) -> Company:
         company = Company(self._folder, names, patience)
@@ -120,6 +131,16 @@ def is_gone(process: int) -> bool:
         return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def test_settings_that_cannot_be_used_end_everything_at_once(companies: Companies) -> None:
+    # Given a child that cannot use its settings, beside one that can
+    company = companies.of("child-a", "unusable-b")
+
+    # Then nothing is tried again, and the exit code says what is wrong.
+    assert company.process.wait(30) == UNUSABLE_CODE
+    assert len(company.starts("unusable-b")) == 1
+    eventually(lambda: all(is_gone(one) for one in company.starts("child-a")), timeout=30)
 
 
 def test_a_child_that_was_killed_is_started_again_while_its_siblings_go_on(companies: Companies) -> None:
