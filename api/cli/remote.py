@@ -1,6 +1,7 @@
 """What all client commands share: the options of the connection, and how they answer."""
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -44,6 +45,12 @@ def console(*, stderr: bool = False) -> Console:
     return found if found.is_terminal else Console(stderr=stderr, width=_WIDTH_WITHOUT_TERMINAL)
 
 
+def _url_here() -> str:
+    """Where a server listens that was started with the settings of this environment."""
+    port = os.environ.get("CALLBOARD_PORT")
+    return f"http://127.0.0.1:{port}" if port else DEFAULT_URL
+
+
 def client_command(function: Callable[Concatenate[Remote, P], T]) -> Callable[..., T]:
     """Give a command the options ``--url --token --json``, and its function a ``Remote``.
 
@@ -51,9 +58,13 @@ def client_command(function: Callable[Concatenate[Remote, P], T]) -> Callable[..
     """
 
     @click.option(
-        "--url", envvar="CALLBOARD_URL", default=DEFAULT_URL, show_default=True, help="Where the server is."
+        "--url",
+        envvar="CALLBOARD_URL",
+        default=_url_here,
+        show_default="this machine, port CALLBOARD_PORT or 8000",
+        help="Where the server is (CALLBOARD_URL).",
     )
-    @click.option("--token", envvar="CALLBOARD_TOKEN", help="A JWT or an API key.")
+    @click.option("--token", envvar="CALLBOARD_TOKEN", help="A JWT or an API key (CALLBOARD_TOKEN).")
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
     @functools.wraps(function)
     def command(*args: Any, url: str, token: str | None, as_json: bool, **kwargs: Any) -> T:

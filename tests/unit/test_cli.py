@@ -322,6 +322,13 @@ def test_the_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert str(server.requests[0].url).startswith("http://elsewhere.test:1/api/v1/")
 
 
+def test_without_a_url_it_is_the_server_that_these_settings_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLBOARD_PORT", "8123")
+    server = Script(ok({"knowledge_bases": []}))
+    call(server, "kb", "list")
+    assert str(server.requests[0].url).startswith("http://127.0.0.1:8123/api/v1/")
+
+
 def test_what_a_document_holds_cannot_steer_the_terminal() -> None:
     server = Script(ok({"hits": [HIT | {"text": "a\x1b[2Jb [bold]c"}]}))
     assert "a[2Jb [bold]c" in call(server, "search", "kb", "x").stdout
