@@ -1,7 +1,7 @@
 """Callboard over HTTP: ``Client`` speaks the routes of the API with plain methods and typed answers."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from api.client_answers import (
     ServerUnreachable,
     StillUnfinished,
     UnexpectedAnswer,
+    converted,
     is_temporary,
     read,
     refusal,
@@ -106,6 +107,14 @@ class Client(Reads, Verbs):
             body["payload"] = payload
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return read(self._post("/tasks", body, headers=headers), Task)
+
+    def submit_many(
+        self, tasks: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> list[Task]:
+        """Submit many tasks (10,000 at most), all or nothing; each has a ``task_type`` and other fields."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        answer = self._post("/tasks/batch", {"tasks": list(tasks)}, headers=headers, patience=_PATIENT)
+        return converted(read(answer, dict[str, Any]).get("tasks"), list[Task], answer.url)
 
     def task(self, task_id: TaskId) -> Task:
         """Return the whole task."""

@@ -45,6 +45,20 @@ def test_a_task_is_submitted_with_its_fields_and_returned_whole() -> None:
     assert submitted.created_at.year == 2026
 
 
+def test_many_tasks_are_submitted_at_once() -> None:
+    server = Script(httpx.Response(202, json={"tasks": [task(), task()]}))
+
+    submitted = client(server).submit_many(
+        [{"task_type": "test"}, {"task_type": "sleep", "payload": {"seconds": 1}}], idempotency_key="k1"
+    )
+
+    (request,) = server.requests
+    assert request.url.path == "/api/v1/tasks/batch"
+    assert [one["task_type"] for one in json.loads(request.content)["tasks"]] == ["test", "sleep"]
+    assert request.headers["Idempotency-Key"] == "k1"
+    assert [one.task_id for one in submitted] == [UUID(TASK_ID)] * 2
+
+
 def test_a_payload_that_is_not_given_is_not_sent() -> None:
     server = Script(httpx.Response(202, json=task()))
     client(server).submit("test")
