@@ -9,6 +9,7 @@ import msgspec
 
 from actors import backoff as backoffs
 from actors.errors import DefinitionError
+from actors.fields import refused
 from actors.submission import Defaults, Order, task_of
 from tasks.errors import InvalidField
 from tasks.names import check_queue
@@ -87,8 +88,7 @@ def convert(value: Any, wanted: Any, field: str) -> Any:
     try:
         return msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        raise InvalidField.of(field + path.rstrip("`"), message) from None
+        raise InvalidField([refused(error, field, wanted)]) from None
 
 
 def _signature(function: Callable[..., Any], name: str) -> tuple[Any, Any, bool]:

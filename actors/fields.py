@@ -1,8 +1,9 @@
 """Fields: from what a caller sent to a struct, with every wrong field named at once."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -10,6 +11,15 @@ from tasks.errors import InvalidField
 
 S = TypeVar("S", bound=msgspec.Struct)
 NO_SYNONYMS: Mapping[str, str] = {}
+LONGEST_MESSAGE = 300
+
+#: What msgspec says of an object, and what is said of the field of that object instead.
+_OF_A_FIELD = {
+    re.compile("Object missing required field `(.*)`", re.DOTALL): "is required",
+    re.compile("Object contains unknown field `(.*)`", re.DOTALL): "is not known here",
+}
+_NOT_FROM_TEXT = re.compile(r"Expected `(int|bool)(?: \| null)?`, got `str`")
+_FROM_TEXT = {"int": "must be a whole number", "bool": "must be true or false"}
 
 
 def spell(text: str, longest: int = 100) -> str:
@@ -68,8 +78,39 @@ def _convert(
     try:
         values[field.name] = _converted(value, field.type, from_text)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        errors.append((name + path.rstrip("`"), spell(message, 300)))
+        place, message = refused(error, name, field.type)
+        found = _NOT_FROM_TEXT.fullmatch(message) if from_text else None
+        errors.append((place, message if found is None else _FROM_TEXT[found[1]]))
+
+
+def refused(error: msgspec.ValidationError, field: str, kind: Any) -> tuple[str, str]:
+    """What does not fit below ``field``, a ``kind``: its place, and why, in words of callers."""
+    message, _, path = str(error).partition(" - at `$")
+    place = field + path.rstrip("`")
+    for pattern, words in _OF_A_FIELD.items():
+        if (found := pattern.fullmatch(message)) is not None:
+            return f"{place}.{spell(found[1])}", words
+    parts = [] if path else list(_parts(kind))
+    if "matching regex" in message:
+        message = next((f"must {part['must']}" for part in parts if isinstance(part, dict)), message)
+    choices = [part for part in parts if isinstance(part, str)]
+    if message.startswith("Invalid enum value") and choices:
+        number = ", or a whole number" if int in parts else ""
+        message = f"must be one of {', '.join(choices)}{number}"
+    return place, spell(message, LONGEST_MESSAGE)
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """What a type is made of: plain types, the words it allows, and what its Meta says in ``extra``."""
+    if isinstance(kind, msgspec.Meta):
+        yield kind.extra or {"must": f"match {kind.pattern}"}
+    elif get_origin(kind) is Literal:
+        yield from map(str, get_args(kind))
+    elif inner := get_args(kind):
+        for one in inner:
+            yield from _parts(one)
+    else:
+        yield kind
 
 
 def _converted(value: Any, kind: Any, from_text: bool) -> Any:

@@ -21,7 +21,15 @@ DAY = 86_400.0
 PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 10}
 
 # "$" also matches before a last line break, hence the look-ahead.
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)",
+        extra={"must": "consist of letters, digits and _ . : - (A-Z, a-z, 0-9)"},
+    ),
+]
 Id = Annotated[str, Meta(max_length=200)]
 Tag = Annotated[str, Meta(min_length=1, max_length=100)]
 Moment = Annotated[datetime, Meta(tz=True)]

@@ -12,9 +12,9 @@ from actors import fields
 from actors.fields import spell
 from actors.requests import in_utc, statuses
 from api.caller import Caller
-from api.schemas import FURTHEST, Paged, TaskListing
+from api.schemas import Paged, TaskListing
 from tasks.errors import InvalidField
-from tasks.records import Page, TaskFilter
+from tasks.records import FURTHEST, Page, TaskFilter
 
 S = TypeVar("S", bound=msgspec.Struct)
 PAGE_SIZE = 20

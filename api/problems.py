@@ -77,7 +77,7 @@ async def _framework(
     if error.headers is not None:
         resp.set_headers(error.headers)
     detail = error.description or {
-        404: "There is nothing at this address: all but /health and /ready begin with /api/v1.",
+        404: "There is nothing at this address: GET /openapi.json names all addresses, and /docs shows them.",
         405: f"This address does not take {req.method}: see the header Allow.",
     }.get(status, error.title or "The request cannot be read.")
     _answer(req, resp, status, CODES.get(status, "bad_request" if status < 500 else "internal_error"), detail)

@@ -12,19 +12,24 @@ import msgspec
 from msgspec import Meta
 
 from actors.requests import DAY, Id, Moment, Name
-from tasks.records import Attempt, Event, LogLine, Snapshot, Status
+from tasks.records import FURTHEST, MOST_A_PAGE, Attempt, Event, LogLine, Snapshot, Status
 from tasks.states import GROUPS, STATES
-
-MOST_A_PAGE = 1_000
-#: The furthest that a list can be paged into by number; beyond that a cursor is the way.
-FURTHEST = 1_000_000_000
 
 # What is only white space names nothing.
 _SOMETHING = r"^[^\x00]*[^\x00\s][^\x00]*$"
-Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=_SOMETHING)]
-BaseTitle = Annotated[str, Meta(min_length=1, max_length=200, pattern=_SOMETHING)]
+_NOT_BLANK = {"must": "hold more than white space, and no NUL"}
+Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=_SOMETHING, extra=_NOT_BLANK)]
+BaseTitle = Annotated[str, Meta(min_length=1, max_length=200, pattern=_SOMETHING, extra=_NOT_BLANK)]
 # "$" also matches before a last line break, hence the look-ahead.
-BaseId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$(?!\n)")]
+BaseId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9._-]+$(?!\n)",
+        extra={"must": "consist of letters, digits and . _ - (A-Z, a-z, 0-9)"},
+    ),
+]
 
 # What is checked elsewhere is described here, for readers of the OpenAPI document.
 _STATUS = f"({'|'.join((*STATES, *GROUPS))})"
@@ -199,36 +204,40 @@ class TaskResult(msgspec.Struct, frozen=True):
     error: dict[str, Any] | None
 
 
-class ListAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What every list says beside its items: how many there are in all, and where the next part begins."""
+class TaskHistory(msgspec.Struct, frozen=True):
+    """The events of a task, oldest first."""
 
+    history: Sequence[Event]
     total: int
     total_is_exact: bool
     next_cursor: str | None
 
 
-class TaskHistory(ListAnswer, frozen=True, kw_only=True):
-    """The events of a task, oldest first."""
-
-    history: Sequence[Event]
-
-
-class TaskAttempts(ListAnswer, frozen=True, kw_only=True):
+class TaskAttempts(msgspec.Struct, frozen=True):
     """The attempts of a task, oldest first; also the one that runs now."""
 
     attempts: Sequence[Attempt]
+    total: int
+    total_is_exact: bool
+    next_cursor: str | None
 
 
-class TaskLogs(ListAnswer, frozen=True, kw_only=True):
+class TaskLogs(msgspec.Struct, frozen=True):
     """What the actor of a task logged, oldest first."""
 
     logs: Sequence[LogLine]
+    total: int
+    total_is_exact: bool
+    next_cursor: str | None
 
 
-class TaskSnapshots(ListAnswer, frozen=True, kw_only=True):
+class TaskSnapshots(msgspec.Struct, frozen=True):
     """The snapshots that are kept of a task, oldest first."""
 
     snapshots: Sequence[Snapshot]
+    total: int
+    total_is_exact: bool
+    next_cursor: str | None
 
 
 class SnapshotQuery(msgspec.Struct, frozen=True, kw_only=True):

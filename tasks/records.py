@@ -49,6 +49,16 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     wait_reason: str | None
 
 
+def milliseconds(began: datetime | None, over: datetime | None) -> float | None:
+    """How long something took; None unless it has begun and is over."""
+    return round((over - began).total_seconds() * 1_000, 3) if began and over else None
+
+
+#: How much of a list may be asked for at once, and the furthest that it can be paged into by number.
+MOST_A_PAGE = 1_000
+FURTHEST = 1_000_000_000
+
+
 class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which tasks to list; None does not filter. ``owner`` is the user whose tasks may be seen at all.
 
@@ -77,8 +87,8 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of a list: after a cursor if there is one, else from ``offset``."""
 
-    limit: int = 20
-    offset: int = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_A_PAGE)] = 20
+    offset: Annotated[int, msgspec.Meta(ge=0, le=FURTHEST)] = 0
     cursor: str | None = None
 
 

@@ -9,7 +9,6 @@ from api.media import render
 from api.parameters import part, read_query
 from api.resources.task import read_task
 from api.schemas import (
-    MOST_A_PAGE,
     Paged,
     SnapshotQuery,
     StatisticsQuery,
@@ -19,6 +18,7 @@ from api.schemas import (
     TaskSnapshots,
 )
 from tasks.errors import InvalidField, NotFound
+from tasks.records import MOST_A_PAGE
 from tasks.windows import Window
 
 

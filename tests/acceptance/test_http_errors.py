@@ -23,7 +23,8 @@ TASKS = "/api/v1/tasks"
 
 @pytest.fixture
 def kit(database_url: str, tmp_path: Path) -> Iterator[Kit]:
-    kit = open_kit(Settings(database_url=database_url, data_dir=tmp_path, body_limit=10_000))
+    actors = ("tests.support.api",)
+    kit = open_kit(Settings(database_url=database_url, data_dir=tmp_path, body_limit=10_000, actors=actors))
     yield kit
     kit.close()
 
@@ -87,6 +88,35 @@ def test_every_error_is_a_problem_with_its_status_and_its_code(
 
 def test_a_method_that_is_not_allowed_comes_with_those_that_are(client: TestClient) -> None:
     assert client.simulate_put(TASKS).headers["allow"] == "GET, POST, OPTIONS"
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "message"),
+    [
+        ({"priority": "urgent"}, "priority", "must be one of low, normal, high, critical, or a whole number"),
+        ({"on_dependency_failure": "x"}, "on_dependency_failure", "must be one of fail, wait"),
+        ({"queue_name": "a b"}, "queue_name", "must consist of letters, digits and _ . : - (A-Z, a-z, 0-9)"),
+        ({"type": "strict", "payload": {}}, "payload.number", "is required"),
+        ({"type": "strict", "payload": {"number": 1, "n": 2}}, "payload.n", "is not known here"),
+    ],
+)
+def test_a_refusal_says_what_would_be_taken(
+    client: TestClient, given: dict[str, Any], field: str, message: str
+) -> None:
+    answer = client.simulate_post(TASKS, json={"type": "test", **given})
+
+    assert answer.status_code == 422
+    assert answer.json["errors"] == [{"field": field, "message": message}]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [("limit=ten", "must be a whole number"), ("stages=perhaps", "must be true or false")],
+)
+def test_a_query_string_is_refused_in_words_about_text(client: TestClient, query: str, message: str) -> None:
+    (error,) = client.simulate_get(f"{TASKS}?{query}").json["errors"]
+
+    assert error == {"field": query.partition("=")[0], "message": message}
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_many_are_submitted_at_once_and_a_bad_one_is_named_by_its_place(board: B
 
     # Then all of the first are there in their order, and nothing of the second.
     assert [task.payload for task in tasks] == [0, 1, 2]
-    assert caught.value.errors[0][0] == "tasks[3].payload"
+    assert caught.value.errors[0][0] == "tasks[3].payload.to"
     assert board.count() == before
     assert board.submit_many([]) == []
 
@@ -372,6 +372,9 @@ def test_tasks_are_listed_and_counted_by_the_filters_of_the_api(office: Office, 
         ({"parent_id": "x"}, "parent_id"),
         ({"tag": "\0"}, "tag"),
         ({"cursor": "?"}, "cursor"),
+        ({"limit": 0}, "limit"),
+        ({"limit": 1_001}, "limit"),
+        ({"offset": -1}, "offset"),
     ],
 )
 def test_a_filter_that_cannot_be_used_is_named(board: Board, filters: dict[str, Any], field: str) -> None:
