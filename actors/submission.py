@@ -173,7 +173,7 @@ def task_of(
         priority=order.priority,
         max_retries=_first(order.max_retries, max_retries, defaults.max_retries),
         backoff=order.backoff or backoff,
-        timeout=_first(order.timeout, timeout, defaults.timeout),
+        timeout=float(_first(order.timeout, timeout, defaults.timeout)),
         delay=order.delay,
         run_at=order.run_at,
         user_id=order.user_id,

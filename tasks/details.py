@@ -8,7 +8,7 @@ from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks.database import session
 from tasks.queries import WAITS, Served
-from tasks.records import Attempt, Edge, Graph, LogLine, Node, Snapshot, SnapshotState
+from tasks.records import Attempt, Edge, Graph, LogLine, Node, Snapshot, SnapshotState, milliseconds
 from tasks.states import QUEUED
 
 #: A graph has no more nodes than these.
@@ -114,8 +114,8 @@ WITH RECURSIVE up(id) AS (
     UNION ALL (SELECT id, 6 FROM tasks WHERE parent_id = %(id)s ORDER BY id LIMIT %(limit)s)
 ), nearest AS (SELECT id, min(place) AS place FROM around GROUP BY 1)
 SELECT t.id, t.task_type, t.stage, t.stage_index, s.status, s.progress,
-    extract(epoch FROM s.finished_at - s.started_at)::float8 * 1000, s.queue, t.queue_name, t.run_id,
-    t.parent_id, t.depends_on
+    round(extract(epoch FROM s.finished_at - s.started_at) * 1000, 3)::float8, s.queue, t.queue_name,
+    t.run_id, t.parent_id, t.depends_on
 FROM nearest JOIN tasks t USING (id) JOIN task_state s USING (id)
 WHERE %(owner)s::text IS NULL OR t.user_id = %(owner)s
 ORDER BY nearest.place, t.stage, t.stage_index, t.id LIMIT %(limit)s"""
@@ -123,7 +123,6 @@ ORDER BY nearest.place, t.stage, t.stage_index, t.id LIMIT %(limit)s"""
 
 def _attempt(row: Sequence[Any]) -> Attempt:
     number, outcome, status, error, traceback, worker, started_at, ended_at, _ = row
-    took = (ended_at - started_at).total_seconds() * 1_000 if started_at and ended_at else None
     return Attempt(
         attempt=number,
         outcome=outcome,
@@ -133,7 +132,7 @@ def _attempt(row: Sequence[Any]) -> Attempt:
         worker=worker,
         started_at=started_at,
         ended_at=ended_at,
-        duration_ms=took,
+        duration_ms=milliseconds(started_at, ended_at),
     )
 
 

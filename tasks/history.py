@@ -16,8 +16,9 @@ def derive(task: Any, state: Any, attempts: Iterable[Any], events: Iterable[Any]
     for event in _derived(task, state, list(attempts)):
         found.setdefault(event.event_id, event)
     for row in events:
+        progress = None if row.progress is None else round(row.progress, 2)
         found[row.event_id] = Event(
-            row.event_id, row.kind, row.phase, row.progress, row.message, row.status, row.at, row.data or None
+            row.event_id, row.kind, row.phase, progress, row.message, row.status, row.at, row.data or None
         )
     return [found[event_id] for event_id in sorted(found)]
 

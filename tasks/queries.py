@@ -12,7 +12,7 @@ from tasks import history, lists, statistics
 from tasks.database import session
 from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
-from tasks.records import Event, Page, Statistics, Task, TaskFilter, TaskPage
+from tasks.records import Event, Page, Statistics, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import BLOCKED, QUEUED, RETRYING, RUNNING, SCHEDULED
 from tasks.values import Backlog, Claimed, NewTask, RunState, StageState, TaskType
 from tasks.windows import Window
@@ -275,7 +275,7 @@ def _task(row: Any, served: Served | None, estimate: datetime | None) -> Task:
     state = row.state
     ended = state.finished_at
     started = state.started_at
-    duration = (ended - started).total_seconds() * 1_000 if ended and started else None
+    duration = milliseconds(started, ended)
     wait = WAITS.get(state.status)
     if state.status == QUEUED and served is not None:
         wait = served.lack(row.task_type, row.queue_name, is_run=state.queue is None)

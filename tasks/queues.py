@@ -67,7 +67,8 @@ def _stats(row: Any, waiting: list[tuple[str, bool, int]], present: Any, lately:
     for status, _, count in waiting:
         by_status[status] += count
     running, dead, runs, oldest = present
-    completed, failed, throughput, *percentiles = lately
+    completed, failed, throughput, *measured = lately
+    percentiles = [None if one is None else round(one, 3) for one in measured]
     return QueueStats(
         name=row.name,
         queued=by_status["queued"],

@@ -10,7 +10,7 @@ from tasks import history
 from tasks.errors import InvalidField
 from tasks.ids import parse_id
 from tasks.memory.store import Row, Store, as_json
-from tasks.records import Event, Page, Task, TaskFilter, TaskPage
+from tasks.records import Event, Page, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED, RETRYING, SCHEDULED
 from tasks.values import NewTask, RunState, StageState, TaskType
 
@@ -219,7 +219,7 @@ def _task(row: Row) -> Task:
         updated_at=row.updated_at,
         started_at=began,
         completed_at=over,
-        duration_ms=(over - began).total_seconds() * 1_000 if over and began else None,
+        duration_ms=milliseconds(began, over),
         estimated_completion=None,
         wait_reason=WAITS.get(row.status),
     )

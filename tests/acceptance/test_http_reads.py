@@ -158,6 +158,7 @@ def test_every_attempt_is_told_also_the_successful_one(board: Board) -> None:
     assert first["duration_ms"] >= 0 <= second["duration_ms"]
     assert (running[1]["outcome"], running[1]["ended_at"]) == ("running", None)
     assert (answer["total"], answer["next_cursor"]) == (2, None)
+    assert list(answer) == ["attempts", "total", "total_is_exact", "next_cursor"]
     assert [one["attempt"] for one in board.get(f"/{task_id}/attempts", limit=1, offset=1)["attempts"]] == [2]
 
 
@@ -188,6 +189,16 @@ def test_the_log_has_its_lines_in_order_and_in_parts(board: Board) -> None:
     kinds = [event["kind"] for event in board.get(f"/{task_id}/history")["history"]]
     assert kinds == ["state", "state", "log", "log", "log"]
     assert len(board.get(f"/{task_id}/history", limit=2)["history"]) == 2
+
+
+def test_progress_is_told_with_two_decimals_everywhere(board: Board) -> None:
+    task_id = board.submit()
+    claim = board.claim()
+    assert board.kit.ledger.report(claim, 100 / 3, None, None).result(10)
+
+    (*_, told) = board.get(f"/{task_id}/history")["history"]
+
+    assert told["progress"] == board.get(f"/{task_id}/status")["progress"] == 33.33
 
 
 def test_snapshots_are_listed_and_read_by_version(board: Board) -> None:
