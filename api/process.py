@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-from actors.supervisor import stop_with_parent
+from actors.supervisor import UNUSABLE, stop_with_parent
 from api.serving import serve
 from pipelines import logs
 from pipelines.bootstrap import Kit, open_kit
@@ -20,7 +20,7 @@ def main() -> int:
         settings = Settings.from_env(os.environ)
     except CallboardError as error:
         logging.error("%s", error)
-        return 1
+        return UNUSABLE
     logs.configure(settings, "api")
     _end_with_parent()
     serve(settings, open_api_kit)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
 from api import websockets
@@ -43,7 +44,10 @@ def serve(settings: Settings, open_kit: Callable[[Settings], Kit]) -> None:
 
     ``open_kit`` is called in the worker process.
     """
-    _Server(settings, partial(open_kit, settings)).run()
+    try:
+        _Server(settings, partial(open_kit, settings)).run()
+    except HaltServer as halt:  # it was told to stop while its worker failed to start
+        raise SystemExit(halt.exit_status) from None
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
