@@ -86,6 +86,8 @@ def _after(before: Snapshot | None, event: StreamEvent) -> Snapshot:
     changes: dict[str, Any] = {"status": told.status, "updated_at": told.timestamp}
     if told.progress is not None:
         changes["progress"] = told.progress
+    if told.kind == "state" and told.status != COMPLETED:  # why it is tried again, or began anew
+        changes["message"] = told.message
     if told.kind == "progress":
         changes |= {"message": told.message, "details": told.data or before.details}
         changes["phase"] = told.phase or before.phase

@@ -151,6 +151,27 @@ def test_without_a_terminal_a_task_is_watched_in_plain_lines() -> None:
     assert TASK_ID in done.stdout
 
 
+def test_why_a_task_is_tried_again_is_shown_until_it_runs() -> None:
+    server = Script(
+        stream(
+            told(2, "snapshot", status("running")),
+            told(3, "state", event(3, "state", None, "retrying", message="RuntimeError: not yet")),
+            told(4, "state", event(4, "state", None, "running")),
+            told(5, "state", event(5, "state", 100, "completed")),
+        ),
+        ok(task(status="completed")),
+    )
+
+    done = call(server, "tasks", "watch", TASK_ID)
+
+    assert done.stderr.splitlines() == [
+        "  0%  running",
+        "  0%  retrying  RuntimeError: not yet",
+        "  0%  running",
+        "100%  completed",
+    ]
+
+
 def test_several_tasks_are_watched_at_once() -> None:
     # Given two tasks, of which one fails
     other = TASK_ID[:-1] + "2"
