@@ -13,12 +13,12 @@ from actors.context import running_here
 from actors.errors import NotFinished, TaskFailed
 from actors.kept import as_kept
 from actors.registry import makes_tasks
-from actors.requests import SYNONYMS, TaskRequest, in_utc, order_of, prefixed, statuses
+from actors.requests import SYNONYMS, FilterRequest, TaskRequest, filter_of, order_of, prefixed
 from actors.submission import Submission, Submittable, asked_for
 from tasks.errors import Conflict, DependencyMissing, InvalidField, NotFound, Unavailable
 from tasks.ids import parse_id
 from tasks.ports import Questions, Verbs
-from tasks.records import Event, Page, Task, TaskFilter, TaskPage
+from tasks.records import Event, Page, Task, TaskPage
 from tasks.states import COMPLETED, FINAL
 from tasks.values import NewTask
 
@@ -28,7 +28,6 @@ TaskId = UUID | str
 CREATED_BY = "system"
 PATIENCE_SECONDS = 5.0
 FIRST_LOOK, LAST_LOOK, GROWTH = 0.005, 0.25, 1.5
-MOMENTS = ("created_after", "created_before")
 
 
 class Bell(Protocol):
@@ -199,7 +198,7 @@ class Board:
         Raises:
           InvalidField: a filter is unknown or has a value that cannot be used.
         """
-        wanted = _filter(filters)
+        wanted = filter_of(fields.read(FilterRequest, _kept(filters)))
         page = fields.read(Page, {"limit": limit, "offset": offset, "cursor": cursor})
         return self._ask(lambda: self._queries.tasks(wanted, page))
 
@@ -286,17 +285,6 @@ def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
             except ValueError as error:
                 raise InvalidField.of(name, str(error)) from None
     return kept
-
-
-def _filter(filters: Mapping[str, Any]) -> TaskFilter:
-    given = dict(filters)
-    wanted = given.pop("status", None)
-    if wanted is not None:
-        given["statuses"] = statuses(wanted if isinstance(wanted, str) else ",".join(wanted))
-    for name in MOMENTS:
-        if given.get(name) is not None:
-            given[name] = in_utc(given[name], name)
-    return fields.read(TaskFilter, _kept(given))
 
 
 def _own(task_id: object) -> UUID:

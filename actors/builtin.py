@@ -77,9 +77,9 @@ def report_generation(payload: Report) -> dict[str, Any]:
     """
     until = datetime.now(UTC)
     since = until - PERIODS[payload.report_type]
-    owner = current_task().user_id or None
+    user = current_task().user_id or None
     by_status = {
-        status: count(status=status, created_after=since, created_before=until, owner=owner)
+        status: count(status=status, created_after=since, created_before=until, user_id=user)
         for status in STATES
     }
     return {

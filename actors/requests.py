@@ -15,6 +15,7 @@ from actors.fields import spell
 from actors.submission import Order
 from tasks import names
 from tasks.errors import InvalidField
+from tasks.records import TaskFilter
 from tasks.states import GROUPS, STATES
 
 DAY = 86_400.0
@@ -83,6 +84,41 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     on_dependency_failure: Literal["fail", "wait"] = "fail"
     unique_key: UniqueKey | None = None
     callback_url: CallbackUrl | None = None
+
+
+class FilterRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The filters of `list_tasks` and `count`: those of ``GET /tasks``, and the run that stages belong to.
+
+    ``status`` takes several states, in a list or by commas.
+    """
+
+    task_type: Id | None = None
+    queue_name: Id | None = None
+    status: str | list[str] | None = None
+    kb_id: Id | None = None
+    user_id: Id | None = None
+    project_id: Id | None = None
+    tag: Id | None = None
+    parent_id: UUID | None = None
+    run_id: UUID | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+    retryable: bool | None = None
+    q: Annotated[str, Meta(max_length=200)] | None = None
+    stages: bool = False
+
+
+def filter_of(request: FilterRequest) -> TaskFilter:
+    """Which tasks a request means.
+
+    Raises:
+      InvalidField: a status is unknown, or a moment is out of range.
+    """
+    asked = msgspec.structs.asdict(request)
+    status = asked.pop("status") or ""
+    for name in ("created_after", "created_before"):
+        asked[name] = in_utc(asked[name], name)
+    return TaskFilter(statuses=statuses(status if isinstance(status, str) else ",".join(status)), **asked)
 
 
 def order_of(request: TaskRequest, *, user_id: str, created_by: str) -> Order:
