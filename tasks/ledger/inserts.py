@@ -11,7 +11,6 @@ from tasks.values import Accepted, Hint, NewTask
 #: What fairness costs a tenant with ``n`` tasks under way (see `tasks.ledger.order`), in steps of priority.
 _COST = f"{MOST_STEPS} * least(n, {FLOOD})::integer / {FLOOD}"
 
-# In the order of their ids: of two that insert the same ones at once, one waits for the other, not both.
 # Those that are ready leave at once as far as there is room for their queue and nothing waits in it. One that
 # would overtake what has the better rank (see `tasks.ledger.order`) is left to the dispatcher.
 _INSERT = f"""
@@ -33,7 +32,7 @@ WITH input AS MATERIALIZED (
     SELECT id, task_type, queue_name, priority, coalesce(payload, 'null'), max_retries, backoff, timeout,
         CASE WHEN due > now() THEN due END, user_id, project_id, kb_id, created_by, tags, parent_id,
         run_id, stage, stage_index, depends_on, on_dependency_failure, unique_key, callback_url, overrides
-    FROM input ORDER BY id ON CONFLICT DO NOTHING RETURNING id, created_at, run_at
+    FROM input ON CONFLICT DO NOTHING RETURNING id, created_at, run_at
 ), open AS MATERIALIZED (
     SELECT q.name, q.room FROM unnest(%(open)s::text[], %(rooms)s::integer[]) AS q(name, room)
     WHERE NOT EXISTS (SELECT FROM task_state older

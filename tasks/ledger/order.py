@@ -27,8 +27,11 @@ MOST_STEPS: Final = 4
 #: Every so many places the best rank of all comes first, whoever's it is.
 RANK_EVERY: Final = 8
 MOST_LEVEL: Final = 10
-#: So many tenants are looked at, from a random one on; the best ranks of all are looked at anyway.
+#: So many tenants are looked at, from a random one on, and no more than some for each place that is to be
+#: given: who asks for few places asks often. The best ranks of all are looked at anyway.
+LEAST_TENANTS: Final = 16
 MOST_TENANTS: Final = 100
+TENANTS_PER_PLACE: Final = 4
 #: How many more candidates are looked at than are wanted: others may take some at the same time.
 SPARE: Final = 64
 
@@ -104,7 +107,7 @@ tenants(tenant, upper, nth) AS (
     UNION ALL
     SELECT (SELECT s.tenant FROM task_state s WHERE {READY} AND s.tenant > seen.tenant
             ORDER BY s.tenant LIMIT 1), seen.upper, seen.nth + 1
-    FROM tenants seen WHERE seen.tenant <= seen.upper AND seen.nth < {MOST_TENANTS // 2}
+    FROM tenants seen WHERE seen.tenant <= seen.upper AND seen.nth < %(tenants)s / 2
 ), known AS MATERIALIZED (SELECT tenant FROM tenants WHERE tenant <= upper)"""
 
 
@@ -139,16 +142,23 @@ def find(
 ) -> list[Candidate]:
     """The candidates for ``wanted`` places, and some more."""
     start = random.randrange(-(2**31) + 1, 2**31)
-    some = {"queue": queue, "wanted": wanted, "limit": wanted + SPARE, "start": start, "types": list(types)}
+    some = {
+        "queue": queue,
+        "types": list(types),
+        "wanted": wanted,
+        "limit": wanted + SPARE,
+        "start": start,
+        "tenants": min(max(LEAST_TENANTS, wanted * TENANTS_PER_PLACE), MOST_TENANTS),
+    }
     found = [Candidate(*row) for row in tx.planned(statement, some)]
     # Whoever was found twice, by its rank and for its tenant, is known better the second time.
     return list({one.id: one for one in sorted(found, key=lambda one: one.crowd)}.values())
 
 
 def choose(found: Sequence[Candidate], sent: Sequence[Sent] = ()) -> Iterator[Choice]:
-    """Bring candidates into the order in which they are next."""
+    """Bring candidates into the order in which they are next; equal ones keep the order of ``found``."""
     fair = _by_level(found, sent)
-    by_rank = iter(sorted(fair, key=lambda one: (one.task.rank, one.task.id)))
+    by_rank = iter(sorted(fair, key=lambda one: one.task.rank))
     taken: set[UUID] = set()
     place = random.randrange(RANK_EVERY)  # who asks for one place at a time needs them by chance
     for one in fair:
@@ -167,7 +177,7 @@ def choose(found: Sequence[Candidate], sent: Sequence[Sent] = ()) -> Iterator[Ch
 
 def _by_level(found: Sequence[Candidate], sent: Sequence[Sent]) -> list[Choice]:
     by_tenant: dict[int, list[Candidate]] = defaultdict(list)
-    for task in sorted(found, key=lambda task: (task.rank, task.id)):
+    for task in sorted(found, key=lambda task: task.rank):
         by_tenant[task.tenant].append(task)
     keyed = []
     for tenant, tasks in by_tenant.items():
@@ -182,8 +192,8 @@ def _by_level(found: Sequence[Candidate], sent: Sequence[Sent]) -> list[Choice]:
             task = tasks[nth]
             level = max(level, task.boost - cost)
             turn = nth + random.random() if is_flood else -1.0
-            keyed.append(((-level, turn, task.rank, task.id), Choice(task, level, is_flood, False)))
-    return [choice for _, choice in sorted(keyed)]
+            keyed.append(((-level, turn, task.rank, nth), Choice(task, level, is_flood, False)))
+    return [choice for _, choice in sorted(keyed, key=lambda one: one[0])]
 
 
 def fit(choices: Iterator[Choice], sent: Sequence[Sent], window: int) -> list[Stamp]:

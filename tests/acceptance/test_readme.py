@@ -32,6 +32,7 @@ def commands() -> list[str]:
     return [line for line in lines if line and not line.startswith("export ")]
 
 
+@pytest.mark.timeout(300)
 def test_every_command_runs_in_the_order_of_the_readme(embedded: Deployment) -> None:
     # Given a running Callboard on its defaults, and the README's commands
     environ = {

@@ -14,7 +14,6 @@ from tasks.ids import new_id
 from tasks.ledger import Ledger
 from tasks.queries import Queries
 from tasks.values import Accepted, NewTask, Once
-from tests.support.waiting import eventually
 
 PIPELINE = "shouting"
 
@@ -41,12 +40,6 @@ class Office:
     def order(self, task_type: str, payload: Any = None, **fields: Any) -> list[Accepted]:
         order = Order(task_type=task_type, payload=payload, **fields)
         return self.submission.record([self.submission.prepare(order)]).result(10)
-
-    def waits_for_a_lock(self) -> bool:
-        """Whether a process waits for what another one is writing."""
-        waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND %s)"
-        row = self.sql.execute(waiting % "wait_event_type = 'Lock'").fetchone()
-        return bool(row and row[0])
 
     def count(self, table: str = "tasks") -> int:
         row = self.sql.execute(f"SELECT count(*) FROM {table}").fetchone()
@@ -220,27 +213,3 @@ def test_who_answers_with_a_task_lets_it_go_on(office: Office) -> None:
 
         # Then its key answers with it all the same
         assert office.submit(a_task("order-7")) == [first]
-
-
-def test_the_same_tasks_in_another_order_at_the_same_time_do_no_harm(office: Office) -> None:
-    # Given two tasks that somebody is submitting, the first of them already written
-    one, two = sorted((a_task(), a_task()), key=lambda task: task.id)
-    with psycopg.connect(office.sql.info.dsn, password=office.sql.info.password) as somebody:
-        insert = (
-            "INSERT INTO tasks (id, task_type, queue_name, priority, payload, max_retries, timeout)"
-            " VALUES (%s, 'work', 'default', 5, '1', 3, 300)"
-        )
-        somebody.execute(insert, (one.id,))
-
-        # When another process submits both in the other order
-        submitted = office.other.submit([two, one])
-        eventually(lambda: office.waits_for_a_lock(), 10)
-
-        # Then each can be recorded
-        somebody.execute(insert, (two.id,))
-        state = (
-            "INSERT INTO task_state (id, status, queue, rank, ready_at) VALUES (%s, 'queued', 'x', 0, now())"
-        )
-        somebody.execute(state, (one.id,))
-        somebody.execute(state, (two.id,))
-    assert {accepted.id for accepted in submitted.result(10)} == {one.id, two.id}

@@ -49,6 +49,15 @@ def test_within_a_tenant_the_rank_decides_alone(work: list[tuple[int, int, int]]
         assert ranks == sorted(ranks)
 
 
+@given(st.lists(st.sampled_from([NORMAL, HIGH]), min_size=1, max_size=60))
+def test_what_was_submitted_together_keeps_its_order(priorities: list[int]) -> None:
+    together = [task for priority in priorities for task in ready(ANN, 1, priority)]
+    chosen = [one.task for one in choose(together)]
+    for priority in (NORMAL, HIGH):
+        alike = [task for task in together if task.boost == priority]
+        assert [task for task in chosen if task.boost == priority] == alike
+
+
 def test_a_critical_task_is_first_although_its_tenant_has_many_low_ones() -> None:
     low, critical = ready(ANN, 500, LOW, since=100), ready(ANN, 1, CRITICAL)
     others = ready(BOB, 10, LOW, since=100)
