@@ -4,8 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from pipelines.submission import Order
-
+from actors.submission import Order
 from tests.benchmarks.house import ended, house
 from tests.benchmarks.outcome import Outcome, table
 

@@ -14,8 +14,8 @@ from uuid import UUID
 
 import httpx
 import psutil
-from pipelines.submission import Order
 
+from actors.submission import Order
 from pipelines.bootstrap import Kit
 from tests.benchmarks.house import REPOSITORY, ended, house
 from tests.benchmarks.outcome import Outcome, table
