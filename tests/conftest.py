@@ -13,7 +13,16 @@ from tests.support.databases import fresh_database
 from tests.support.servers import RabbitNode, postgres_server, rabbitmq_server
 
 #: The files that take longest begin first, so that no worker has one of them left at the end.
-LONG = ("test_demo.py", "test_crashes.py", "test_readme.py", "test_leases.py")
+LONG = (
+    "test_demo.py",
+    "test_readme.py",
+    "test_crashes.py",
+    "test_order.py",
+    "test_recovery.py",
+    "test_spec_examples.py",
+    "test_fuzz.py",
+    "test_leases.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@ from tests.support.deployment import deployment
 
 #: `make fuzz` goes through all phases, with more requests and other seeds.
 PHASES = "examples,fuzzing"
-EXAMPLES = 8
+EXAMPLES = 5
 SEED = 1
 
 
@@ -17,4 +17,4 @@ def test_whatever_is_sent_is_answered_as_the_document_says() -> None:
         outcome = campaign(running, examples=EXAMPLES, seed=SEED, phases=PHASES)
     # Then every check held, and there were enough of them
     assert outcome.is_clean, outcome.report
-    assert outcome.cases >= 250
+    assert outcome.cases >= 150

@@ -14,7 +14,7 @@ from tests.support.processes import channel_to
 from tests.support.waiting import eventually
 
 
-@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+@pytest.mark.parametrize("queue_type", ["classic", pytest.param("quorum", marks=pytest.mark.slow)])
 def test_nothing_is_lost_when_rabbitmq_is_killed_with_work_in_flight(
     board: Board, rabbit: Rabbit, chance: random.Random, verdict: Verdict, queue_type: str
 ) -> None:

@@ -61,7 +61,7 @@ def started_meanwhile(board: Installation, ids: list[UUID], *, of: str) -> int:
     return int(board.value(STARTED_BETWEEN, of, ids, ids, ids))
 
 
-@pytest.mark.parametrize("seconds", [0.02, 0.5])
+@pytest.mark.parametrize("seconds", [0.02, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_critical_task_is_next_though_a_thousand_low_ones_wait(
     office: Installation, seconds: float
 ) -> None:
@@ -75,7 +75,7 @@ def test_a_critical_task_is_next_though_a_thousand_low_ones_wait(
     assert started_meanwhile(office, critical, of="ann") <= SOME[seconds]
 
 
-@pytest.mark.parametrize("seconds", [0.02, 0.5])
+@pytest.mark.parametrize("seconds", [0.02, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_ten_tasks_are_not_delayed_by_ten_thousand_of_another_tenant(
     office: Installation, seconds: float
 ) -> None:
