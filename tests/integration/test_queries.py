@@ -465,7 +465,7 @@ def test_a_finished_task_says_how_long_it_took(record: Record) -> None:
 
     assert task.started_at is not None
     assert task.completed_at is not None
-    assert task.duration_ms == (task.completed_at - task.started_at).total_seconds() * 1_000
+    assert task.duration_ms == round((task.completed_at - task.started_at).total_seconds() * 1_000, 3)
 
 
 def test_a_run_is_read_with_its_stages_and_their_outputs_in_order(record: Record) -> None:
