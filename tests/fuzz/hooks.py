@@ -19,7 +19,7 @@ UNSAYABLE = {
     r"limit: means the same as page_size": "two names of one parameter",
     r"page: reaches beyond item": "the product of two parameters is limited",
     r"cursor: is not a cursor of an earlier page": "cursors are opaque, and made by the server",
-    r"(filter\.)?(created_(after|before)|(start|end)_time): is out of range": "offsets lead out of the years 1-9999",
+    r"(filter\.)?(created_(after|before)|(start|end)_time): is out of range": "an offset leads out of years",
     r"end_time: is before start_time": "one parameter limits the other",
     # What the record holds is no part of a document.
     r"(tasks\[\d+\]\.)?task_type: no worker has ever declared": "types are known to workers",
