@@ -4,12 +4,11 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote
-from uuid import UUID
 
 import httpx
 
 from api.client_answers import converted, read
+from api.client_verbs import TaskId, task_path
 from tasks.records import Attempt, Event, Graph, LogLine, Snapshot, SnapshotState, Statistics
 
 T = TypeVar("T")
@@ -25,27 +24,27 @@ class Reads(ABC):
     ) -> httpx.Response:
         """Send a GET."""
 
-    def history(self, task_id: UUID | str) -> list[Event]:
+    def history(self, task_id: TaskId) -> list[Event]:
         """Return the task's events, the oldest first."""
         return list(self._all(_path(task_id, "history"), "history", Event))
 
-    def attempts(self, task_id: UUID | str) -> list[Attempt]:
+    def attempts(self, task_id: TaskId) -> list[Attempt]:
         """Return the task's attempts, the oldest first, with errors and tracebacks."""
         return list(self._all(_path(task_id, "attempts"), "attempts", Attempt))
 
-    def logs(self, task_id: UUID | str) -> list[LogLine]:
+    def logs(self, task_id: TaskId) -> list[LogLine]:
         """Return what the task's actor logged, the oldest line first."""
         return list(self._all(_path(task_id, "logs"), "logs", LogLine))
 
-    def snapshots(self, task_id: UUID | str) -> list[Snapshot]:
+    def snapshots(self, task_id: TaskId) -> list[Snapshot]:
         """Return the snapshots that are kept of the task, the oldest first."""
         return list(self._all(_path(task_id, "snapshots"), "snapshots", Snapshot))
 
-    def snapshot(self, task_id: UUID | str, version: int | None = None) -> SnapshotState:
+    def snapshot(self, task_id: TaskId, version: int | None = None) -> SnapshotState:
         """Return a snapshot with its state; without ``version`` the latest."""
         return read(self._get(_path(task_id, "snapshot"), {"version": version}), SnapshotState)
 
-    def graph(self, task_id: UUID | str) -> Graph:
+    def graph(self, task_id: TaskId) -> Graph:
         """Return the tasks around the task: its run and stages, dependencies, parent and derivatives."""
         return read(self._get(_path(task_id, "graph")), Graph)
 
@@ -62,5 +61,5 @@ class Reads(ABC):
                 return
 
 
-def _path(task_id: UUID | str, what: str) -> str:
-    return f"/tasks/{quote(str(task_id), safe='')}/{what}"
+def _path(task_id: TaskId, what: str) -> str:
+    return f"{task_path(task_id)}/{what}"

@@ -12,10 +12,10 @@ from actors.requests import SYNONYMS, TaskRequest
 from api import idempotency, middleware
 from api.operations import EXAMPLES, OPERATIONS, PARTS, DerivativeRequest, Operation
 from api.problems import PROBLEM
+from api.resources.tasks import PREFIX
 from api.schemas import Problem
 from api.shapes import as_input, as_output, as_parameters, simple
 
-PREFIX = "/api/v1"
 JSON = "application/json"
 FORM = "multipart/form-data"
 VERBS = ("get", "post", "put", "patch", "delete")

@@ -8,14 +8,14 @@ from actors import fields
 from api.desk import Desk
 from api.media import read_object, render
 from api.parameters import part, read_query
+from api.resources.task import PATIENCE
+from api.resources.tasks import PREFIX
 from api.schemas import Paged, QueueRequest, RateLimitRequest
 from tasks.errors import NotFound
 from tasks.ledger.queues import Define
 from tasks.names import check_queue
 from tasks.records import RateLimit
 
-PREFIX = "/api/v1"
-PATIENCE = 2.0
 T = TypeVar("T")
 
 

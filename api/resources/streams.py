@@ -9,8 +9,9 @@ from actors import fields
 from api.caller import caller_of
 from api.desk import Desk
 from api.parameters import read_query
+from api.resources.task import no_task
 from api.schemas import StreamQuery
-from tasks.errors import NotFound, Unavailable
+from tasks.errors import Unavailable
 from tasks.feed import Standing
 from tasks.ids import parse_id
 
@@ -34,7 +35,7 @@ class Streams:
         known = parse_id(task_id)
         standings = await self._desk.feed.standings([known] if known else [], caller_of(req).owner)
         if known not in standings:
-            raise NotFound(f"There is no task {task_id[:100]}: see GET /api/v1/tasks for those there are.")
+            raise no_task(task_id)
         standing = standings[known]
         if after is not None and standing.is_over and after >= standing.event_id:
             resp.status = 204  # an EventSource comes no more after that

@@ -10,7 +10,7 @@ import msgspec
 
 from tasks.ledger.order import LOCK_ONE, READY, SPARE, candidates_of, choose, find, has_several_tenants
 from tasks.ledger.snapshots import with_states
-from tasks.ledger.transaction import SKIPPED, Transaction, as_json
+from tasks.ledger.transaction import SKIPPED, Transaction, as_json, left_behind, skipped
 from tasks.values import Claimed, Json, Refused
 
 
@@ -191,25 +191,15 @@ def release(tx: Transaction, items: Sequence[HandBack]) -> list[object]:
     """Give claims back without using up an attempt: True, False for a stale token, SKIPPED if locked."""
     released = {row[0] for row in tx.moves(_RELEASE, as_json(items))}
     tx.made_ready(len(released))
-    left = _left(tx, "running", "token", [item.id for item in items if item.id not in released])
-    return [item.id in released or _skipped(left.get(item.id) == item.token) for item in items]
+    left = left_behind(tx, "running", "token", [item.id for item in items if item.id not in released])
+    return [item.id in released or skipped(left.get(item.id) == item.token) for item in items]
 
 
 def postpone(tx: Transaction, items: Sequence[Postpone]) -> list[object]:
     """Send rows of unknown types back with a backoff; it is not a failure."""
     moved = {row[0] for row in tx.moves(_POSTPONE, as_json(items))}
-    left = _left(tx, "queued", "dispatch", [item.id for item in items if item.id not in moved])
-    return [item.id in moved or _skipped(left.get(item.id) == item.dispatch) for item in items]
-
-
-def _left(tx: Transaction, status: str, column: str, ids: Sequence[UUID]) -> dict[UUID, Any]:
-    """What a statement did not move although it is still in the state that it leaves."""
-    sql = f"SELECT id, {column} FROM task_state WHERE id = ANY(%s) AND status = %s"
-    return dict(tx.rows(sql, list(ids), status)) if ids else {}
-
-
-def _skipped(locked: bool) -> object:
-    return SKIPPED if locked else False
+    left = left_behind(tx, "queued", "dispatch", [item.id for item in items if item.id not in moved])
+    return [item.id in moved or skipped(left.get(item.id) == item.dispatch) for item in items]
 
 
 def _by_token(tx: Transaction, rows: Sequence[Sequence[object]]) -> dict[int, Claimed]:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.ledger.transaction import SKIPPED, Transaction, as_json
+from tasks.ledger.transaction import Transaction, as_json, left_behind, skipped
 
 #: How many reports and lines of a task are kept, each; a few more until the next time that it is looked at.
 KEPT = 1_000
@@ -70,8 +70,6 @@ DELETE FROM events e USING (
     FROM unnest(%s::uuid[]) AS crowded(id), (VALUES ('progress'), ('log')) AS kinds(kind)
 ) AS old WHERE e.task_id = old.id AND e.kind = old.kind AND e.event_id <= old.newest"""
 
-_HELD = "SELECT id, token FROM task_state WHERE id = ANY(%s) AND status = 'running'"
-
 
 def report(tx: Transaction, items: Sequence[Report]) -> list[object]:
     """Tell all reports in their order: True for each, False for a stale token, SKIPPED if locked."""
@@ -81,12 +79,9 @@ def report(tx: Transaction, items: Sequence[Report]) -> list[object]:
     if crowded:
         tx.execute(_PRUNE, crowded)
     written = {(row[0], row[1]) for row in moved}
-    left = [item.id for item in items if (item.id, item.token) not in written]
-    held = dict(tx.rows(_HELD, left)) if left else {}
-    return [
-        (item.id, item.token) in written or (SKIPPED if held.get(item.id) == item.token else False)
-        for item in items
-    ]
+    unwritten = [item.id for item in items if (item.id, item.token) not in written]
+    left = left_behind(tx, "running", "token", unwritten)
+    return [(item.id, item.token) in written or skipped(left.get(item.id) == item.token) for item in items]
 
 
 def _newest(items: Iterable[Report]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from tasks.ledger.dead_letters import BURIED
-from tasks.ledger.transaction import SKIPPED, Transaction, as_json
+from tasks.ledger.transaction import Transaction, as_json, left_behind, skipped
 
 #: A task that was running in this many processes when they died is poison: it fails as worker_lost.
 MOST_DEATHS = 3
@@ -76,8 +76,6 @@ _FORGET = """
 DELETE FROM workers WHERE id = %s AND NOT EXISTS (
     SELECT FROM task_state WHERE worker = %s AND status = 'running' AND queue IS NOT NULL)"""
 
-_STILL_HELD = "SELECT id, token FROM task_state WHERE id = ANY(%s) AND status = 'running'"
-
 
 def promote(tx: Transaction, items: Sequence[Promote]) -> list[int]:
     """Make due tasks ready; how many."""
@@ -107,9 +105,8 @@ def lose(tx: Transaction, items: Sequence[Lose]) -> list[object]:
     """Requeue attempts whose own process died (or fail them): True, False for a stale token, or SKIPPED."""
     rows = [{"id": item.id, "token": item.token, "how": item.how, "blame": 1} for item in items]
     lost = _lose(tx, rows)
-    left = [item.id for item in items if item.id not in lost]
-    held = dict(tx.rows(_STILL_HELD, left)) if left else {}
-    return [item.id in lost or (SKIPPED if held.get(item.id) == item.token else False) for item in items]
+    left = left_behind(tx, "running", "token", [item.id for item in items if item.id not in lost])
+    return [item.id in lost or skipped(left.get(item.id) == item.token) for item in items]
 
 
 def _lose(tx: Transaction, rows: Sequence[dict[str, Any]]) -> set[UUID]:

@@ -117,6 +117,17 @@ class Transaction:
         return count
 
 
+def left_behind(tx: Transaction, status: str, column: str, ids: Sequence[UUID]) -> dict[UUID, Any]:
+    """What a statement did not move although it is still in the state that it leaves: id to ``column``."""
+    sql = f"SELECT id, {column} FROM task_state WHERE id = ANY(%s) AND status = %s"
+    return dict(tx.rows(sql, list(ids), status)) if ids else {}
+
+
+def skipped(locked: bool) -> object:
+    """The outcome of what was not moved: SKIPPED if it is only locked, False if it is stale."""
+    return SKIPPED if locked else False
+
+
 #: Executes all items of one kind at once; its outcomes are aligned with the items.
 Statement = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
 

@@ -8,8 +8,9 @@ import pytest
 from falcon.testing import TestClient
 
 from api.desk import Desk
-from api.openapi import PREFIX, VERBS, described
+from api.openapi import VERBS, described
 from api.operations import OPERATIONS
+from api.resources.tasks import PREFIX
 from api.routes import Route, routes
 from tasks.settings import Settings
 from tests.support.api import ShelfKit, api_on
