@@ -2,8 +2,9 @@
 
 from actors.context import current_task
 from actors.definitions import actor
-from actors.errors import NotFinished, Permanent, RetryAfter, TaskFailed
+from actors.errors import LockLost, LockNotAvailable, NotFinished, Permanent, RetryAfter, TaskFailed
 from actors.executors import register
+from actors.locks import lock
 from actors.usage import (
     cancel,
     connect,
@@ -19,6 +20,8 @@ from actors.usage import (
 )
 
 __all__ = [
+    "LockLost",
+    "LockNotAvailable",
     "NotFinished",
     "Permanent",
     "RetryAfter",
@@ -30,6 +33,7 @@ __all__ = [
     "current_task",
     "delete",
     "list_tasks",
+    "lock",
     "register",
     "result",
     "retry",

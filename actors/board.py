@@ -10,14 +10,14 @@ import msgspec
 
 from actors import fields
 from actors.context import running_here
-from actors.errors import NotFinished, TaskFailed
+from actors.errors import ActorsError, NotFinished, TaskFailed
 from actors.kept import as_kept
 from actors.registry import makes_tasks
 from actors.requests import SYNONYMS, FilterRequest, TaskRequest, filter_of, order_of, prefixed
 from actors.submission import Submission, Submittable, asked_for
 from tasks.errors import Conflict, DependencyMissing, InvalidField, NotFound, Unavailable
 from tasks.ids import parse_id
-from tasks.ports import Questions, Verbs
+from tasks.ports import Locks, Questions, Verbs
 from tasks.records import Event, Page, Task, TaskPage
 from tasks.states import COMPLETED, FINAL
 from tasks.values import NewTask
@@ -53,12 +53,29 @@ class Board:
     """
 
     def __init__(
-        self, submission: Submission, ledger: Verbs, queries: Questions, bell: Bell | None = None
+        self,
+        submission: Submission,
+        ledger: Verbs,
+        queries: Questions,
+        bell: Bell | None = None,
+        locks: Locks | None = None,
     ) -> None:
         self._submission = submission
         self._ledger = ledger
         self._queries = queries
         self._bell = bell or Sleeping()
+        self._locks = locks
+
+    @property
+    def locks(self) -> Locks:
+        """The locks on names (see `actors.locks`).
+
+        Raises:
+          ActorsError: this board has none.
+        """
+        if self._locks is None:
+            raise ActorsError("This board has no locks: connect() to a database, or use in_memory().")
+        return self._locks
 
     # --- asking for work -------------------------------------------------------------------------
 

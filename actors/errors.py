@@ -45,6 +45,18 @@ class TaskFailed(ActorsError):
         self.task = task
 
 
+class LockNotAvailable(ActorsError):
+    """Others held a lock for as long as its holder was willing to wait; the task is tried again."""
+
+    code = "lock_timeout"
+
+
+class LockLost(ActorsError):
+    """A lock was lost with its connection: stop, others may hold it by now. The task is tried again."""
+
+    code = "lock_lost"
+
+
 class DefinitionError(ActorsError):
     """An actor or a pipeline is declared in a way that cannot work; raised when it is declared."""
 

@@ -15,6 +15,7 @@ from tasks.bell import Bell
 from tasks.database import connect
 from tasks.embedded import embedded_postgres
 from tasks.ledger import Ledger
+from tasks.locks import PostgresLocks
 from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.settings import Settings
@@ -31,10 +32,12 @@ class OpenBoard(Board):
         resources.callback(ledger.close)
         bell = Bell(url)
         resources.callback(bell.close)
+        locks = PostgresLocks(url)
+        resources.callback(locks.close)
         queries = Queries(database)
         defaults = Defaults(settings.max_retries, settings.task_timeout)
         known = Known(ACTORS, settings.actors)
-        super().__init__(Submission(known, ledger, queries, defaults), ledger, queries, bell)
+        super().__init__(Submission(known, ledger, queries, defaults), ledger, queries, bell, locks)
         self._resources = resources
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from actors.recorded_call import Following, RecordedCall
 from actors.registry import Registry, load_module, submittables_of
 from actors.submission import Defaults, Submission, Submittable
 from tasks.memory import Clock, MemoryLedger, MemoryQueries, Store
+from tasks.memory.locks import MemoryLocks
 from tasks.records import Page, Task, TaskFilter
 from tasks.states import FAILED, FINAL, RETRYING
 from tasks.values import Advance, Claimed, RunState
@@ -70,7 +71,7 @@ class MemoryBoard(Board):
         self._interrupts = Interrupts()
         self._call = self._recorded_call(resources or Resources())
         submission = Submission(Known(known), self._memory, self._questions, defaults)
-        super().__init__(submission, self._memory, self._questions)
+        super().__init__(submission, self._memory, self._questions, locks=MemoryLocks())
 
     def _recorded_call(self, resources: Resources) -> RecordedCall:
         ledger = self._memory

@@ -21,6 +21,7 @@ from tasks.details import Details
 from tasks.embedded import embedded_postgres
 from tasks.leases import Lease, Profile
 from tasks.ledger import Ledger
+from tasks.locks import PostgresLocks
 from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.queues import QueueQueries
@@ -86,7 +87,10 @@ class Kit:
         """The verbs for the actors of this process, on its own connections; it is the current board."""
         bell = Bell(self.database_url)
         self._resources.callback(bell.close)
-        return self._resources.enter_context(Board(self.submission, self.ledger, self.queries, bell))
+        locks = PostgresLocks(self.database_url)
+        self._resources.callback(locks.close)
+        board = Board(self.submission, self.ledger, self.queries, bell, locks)
+        return self._resources.enter_context(board)
 
     def open_lease(self, kind: str) -> Lease:
         """The lease of a process that claims nothing but publishes (an API or a clock process)."""

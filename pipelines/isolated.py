@@ -17,6 +17,8 @@ from actors.logs import TaskLogs
 from actors.registry import Registry
 from pipelines import logs
 from pipelines.catalogue import collect
+from tasks.locks import PostgresLocks
+from tasks.ports import Locks
 from tasks.settings import Settings
 
 T = TypeVar("T")
@@ -62,13 +64,13 @@ class AllTypes(Registry):
 class AllResources(Resources):
     """What actors may use."""
 
-    def __init__(self, documents: Documents) -> None:
-        super().__init__()
+    def __init__(self, settings: Settings, documents: Documents) -> None:
+        super().__init__({Locks: lambda: PostgresLocks(settings.database_url or "")})
         self._documents = documents
 
     def get(self, kind: type[T]) -> T:
         """The process's one ``kind``."""
-        return self._documents.resources.get(kind)
+        return super().get(kind) if kind is Locks else self._documents.resources.get(kind)
 
 
 def main() -> None:
@@ -80,7 +82,7 @@ def main() -> None:
     documents = Documents(settings)
     attempts = Attempts(
         AllTypes(settings, documents),
-        AllResources(documents),
+        AllResources(settings, documents),
         Interrupts().start(),
         worker.report,
         worker.save,

@@ -114,3 +114,24 @@ class Questions(Protocol):
 
     def queue_names(self) -> list[str]:
         """The queues that exist, by name."""
+
+
+class Hold(Protocol):
+    """A named lock that is held; its ``fence`` is higher than that of every earlier holder."""
+
+    @property
+    def fence(self) -> int:
+        """Which holder of the name this is."""
+
+    def is_held(self) -> bool:
+        """Whether it was not lost."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class Locks(Protocol):
+    """Named locks."""
+
+    def try_hold(self, name: str) -> Hold | None:
+        """The lock of a name, or None while others hold it."""

@@ -21,6 +21,7 @@ from dramatiq.worker import ConsumerThread
 from actors.context import Cancelled, current_task
 from actors.definitions import actor
 from actors.errors import Permanent, RetryAfter
+from actors.locks import lock
 from actors.opening import OpenBoard
 from actors.recorded_call import RecordedCall
 from actors.usage import current_board, submit, wait
@@ -463,3 +464,33 @@ def loud_failure(payload: Speech) -> None:
     """Log a line, then fail."""
     log.info("about to fail")
     raise RuntimeError("as said")
+
+
+class Guarded(msgspec.Struct):
+    """What the actors with locks take: their key, the name of the lock, and how long to hold it."""
+
+    key: str
+    name: str
+    seconds: float = 0.0
+
+
+@actor
+def guarded(payload: Guarded) -> int:
+    """Work while holding a lock; what it returns is its fence."""
+    with lock(payload.name) as held:
+        leave_trace("start", payload.key)
+        nap(payload.seconds)
+        held.check()
+        leave_trace("end", payload.key)
+        return held.fence
+
+
+@actor(isolated=True)
+def guarded_alone(payload: Guarded) -> int:
+    """As `guarded`, in a process of its own."""
+    with lock(payload.name) as held:
+        leave_trace("start", payload.key)
+        nap(payload.seconds)
+        held.check()
+        leave_trace("end", payload.key)
+        return held.fence
