@@ -45,8 +45,8 @@ class Flow(Protocol):
     def after(self, finished: Claimed, result: Any) -> Following:
         """What follows a stage that finished with ``result``."""
 
-    def settle_soon(self, run_id: UUID) -> None:
-        """Look at a run soon, on another thread."""
+    def settle_soon(self, run_id: UUID, after: Claimed) -> None:
+        """Look at a run soon, on another thread, because a stage of it has ended."""
 
 
 class Runs(Protocol):
@@ -156,6 +156,7 @@ class RecordedCall:
         return outcome
 
     def _settle_after(self, delivery: Delivery) -> None:
-        run_id = delivery.claim.run_id
+        claim = delivery.claim
+        run_id = claim.run_id
         if run_id is not None:
-            delivery.when_recorded(lambda: self._flow.settle_soon(run_id))
+            delivery.when_recorded(lambda: self._flow.settle_soon(run_id, claim))

@@ -50,7 +50,7 @@ class Composed(Submittable, Protocol):
         """What follows a stage that finished."""
 
     def settle(
-        self, run: RunState, outputs: Callable[[str], list[Any]], defaults: Defaults
+        self, run: RunState, outputs: Callable[[str], dict[int, Any]], defaults: Defaults
     ) -> Advance | None:
         """What a run needs now."""
 
@@ -177,17 +177,17 @@ class _Flow:
         """What follows a stage that finished."""
         return self._pipelines[finished.task_type].after(finished, result, self._defaults)
 
-    def settle_soon(self, run_id: UUID) -> None:
+    def settle_soon(self, run_id: UUID, after: Claimed | None = None) -> None:
         """Look at a run and apply what is due."""
         run = self._queries.run(run_id)
-        if run is None or self._queries.is_at_work(run_id):
+        if run is None:
             return
         decision = Advance(run_id) if run.status in FINAL else self._decide(run)
         if decision is not None:
             self._ledger.advance(decision).result()
 
     def _decide(self, run: RunState) -> Advance | None:
-        def outputs(stage: str) -> list[Any]:
+        def outputs(stage: str) -> dict[int, Any]:
             return self._queries.outputs(run.id, stage)
 
         try:

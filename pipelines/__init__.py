@@ -1,5 +1,5 @@
 """What is composed: stages, pipelines and the flow from one task to the next."""
 
-from pipelines.composition import Done, Pipeline, stage
+from pipelines.composition import Done, Failure, Pipeline, gather, stage, when
 
-__all__ = ["Done", "Pipeline", "stage"]
+__all__ = ["Done", "Failure", "Pipeline", "gather", "stage", "when"]

@@ -25,7 +25,7 @@ class Catalogue:
         self._by_stage = {
             pipeline.type_of(step.name): pipeline
             for pipeline in self.pipelines.values()
-            for step in pipeline.steps
+            for step in pipeline.stages
         }
 
     def get(self, name: str) -> Submittable | None:

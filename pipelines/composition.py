@@ -1,90 +1,140 @@
 """Composing pipelines: ``Pipeline("name", validate | convert | embed.map(batch=64) | store)``.
 
-A stage is an actor. ``|`` chains: what one stage returns, the next one takes. ``.map()`` fans out: each item
-(or batch) of the list that the stage before returned is a task of its own; the stage after gets the list of
-their results. Types are checked here, when stages are composed.
+A stage is an actor, and any actor can be one. ``|`` chains: what one part returns, the next one takes.
+``.map()`` fans out: each item (or batch) of the list that the part before returned is a task of its own; the
+part after gets the list of their results. ``gather(a, b)`` runs side by side, ``when(test, a, b)`` chooses,
+``.on_failure(stage)`` stands in for what fails, and a pipeline is a part of another one. Types are checked
+here, when parts are composed.
 """
 
-from collections.abc import Callable, Sequence
-from types import UnionType
-from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, get_args, get_origin, overload
-
-import msgspec
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from actors.definitions import DEFAULT_QUEUE, Actor, convert, make_policy
 from actors.submission import Defaults, Order, task_of
-from pipelines import flow
+from pipelines import flow, plan, typing_rules
 from pipelines.errors import CompositionError
-from pipelines.steps import Step, start
+from pipelines.evaluation import Done, Failure
+from pipelines.plan import Choice, Each, Guarded, Leaf, Parallel, Part, Series
 from tasks.values import Advance, Claimed, NewTask, RunState
+
+__all__ = ["Chain", "Composable", "Done", "Failure", "Pipeline", "Stage", "gather", "stage", "when"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Done(msgspec.Struct, frozen=True, rename={"value": "$done"}):
-    """Returned by a stage that knows the run's result already: the run completes with ``value``."""
+class Composable:
+    """What can be a part of a pipeline."""
 
-    value: Any
+    def part(self) -> Part:
+        """Its place in a plan."""
+        raise NotImplementedError
 
+    def __or__(self, other: "Composable | Actor[..., Any]") -> "Chain":
+        """This, then ``other``."""
+        return Chain(Series(_parts(self) + _parts(other)))
 
-class Chain:
-    """Steps one after the other."""
+    def __ror__(self, other: Actor[..., Any]) -> "Chain":
+        """``other``, an actor, then this."""
+        return Chain(Series(_parts(other) + _parts(self)))
 
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = tuple(steps)
-        for before, after in zip(self.steps, self.steps[1:], strict=False):
-            _check(before, after)
+    def map(self, *, batch: int = 0, key: str | Callable[[Any], Any] | None = None) -> "Chain":
+        """Run for each item of the input list, and give the list of what came of them.
 
-    def __or__(self, other: "Chain | Stage[..., Any]") -> "Chain":
-        """This chain, then ``other``."""
-        return Chain(self.steps + _chain(other).steps)
-
-
-class Stage(Actor[P, R], Generic[P, R]):
-    """An actor that can be composed."""
-
-    is_whole = False
-
-    def __or__(self, other: "Chain | Stage[..., Any]") -> Chain:
-        """This stage, then ``other``."""
-        return _chain(self) | other
-
-    def map(self, *, batch: int = 0) -> Chain:
-        """Run for each item of the input list; with ``batch`` for each so many items, as a list.
+        With ``batch`` it runs for each so many items, as a list. With ``key``, a field of the items or a pure
+        function of one, it runs for each group of items of one key, as a list (of at most ``batch``).
 
         Raises:
           CompositionError: ``batch`` is negative.
         """
         if batch < 0:
-            raise CompositionError(f"{self.name}.map(batch={batch}): a batch has at least one item")
-        return Chain([Step(self, self.name, batch)])
+            name = next(plan.leaves(self.part())).name
+            raise CompositionError(f"{name}.map(batch={batch}): a batch has at least one item")
+        return Chain(Each(self.part(), batch, key))
+
+    def on_failure(self, handler: "Composable | Actor[..., Any]") -> "Chain":
+        """If a stage of this fails for good, run ``handler``: what it returns takes the place of the output.
+
+        The handler gets a `Failure`. If it fails too, so does the run. It begins when nothing of this is at
+        work any more.
+
+        Raises:
+          CompositionError: the handler is not one stage, or its types do not fit.
+        """
+        leaf = _part(handler)
+        if not isinstance(leaf, Leaf):
+            raise CompositionError("on_failure takes one stage: make what it does a pipeline of its own")
+        return Chain(Guarded(self.part(), leaf))
 
 
-class Pipeline:
-    """A named chain of stages: a type of task that runs them durably, one task a stage."""
+class Chain(Composable):
+    """Parts that were composed."""
 
-    def __init__(
-        self,
-        name: str,
-        chain: "Chain | Stage[..., Any]",
-        *,
-        queue: str = DEFAULT_QUEUE,
-    ) -> None:
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        typing_rules.check(part)
+
+    def part(self) -> Part:
+        """Its place in a plan."""
+        return self._part
+
+
+class Stage(Actor[P, R], Composable, Generic[P, R]):
+    """An actor that can be composed."""
+
+    is_whole = False
+
+    def part(self) -> Part:
+        """Its place in a plan."""
+        return Leaf(self, self.name)
+
+
+def gather(*parts: Composable | Actor[..., Any]) -> Chain:
+    """Run parts side by side with the same input; together they give the list of their outputs, in order.
+
+    Raises:
+      CompositionError: there are fewer than two parts.
+    """
+    if len(parts) < 2:
+        raise CompositionError("gather takes two parts or more: with one there is nothing side by side")
+    return Chain(Parallel(tuple(map(_part, parts))))
+
+
+def when(
+    test: Callable[[Any], Any],
+    then: Composable | Actor[..., Any],
+    otherwise: Composable | Actor[..., Any] | None = None,
+    *,
+    name: str | None = None,
+) -> Chain:
+    """Run ``then`` if ``test`` of the input is true, else ``otherwise``; without that the input goes on.
+
+    The test is a stage too: it is asked once, and its answer is on record. It is named after its function.
+    """
+    asked = test if isinstance(test, Actor) else stage(name=name or _name_of(test))(test)
+    return Chain(
+        Choice(Leaf(asked, name or asked.name), _part(then), None if otherwise is None else _part(otherwise))
+    )
+
+
+class Pipeline(Composable):
+    """A named plan of stages: a type of task that runs them durably, one task a stage."""
+
+    #: Whether it can be asked for.
+    is_whole: ClassVar[bool] = True
+
+    def __init__(self, name: str, parts: Composable | Actor[..., Any], *, queue: str = DEFAULT_QUEUE) -> None:
         self.name = name
         self.queue = queue
-        self.steps = _chain(chain).steps
-        names = [step.name for step in self.steps]
-        twice = next((one for one in names if names.count(one) > 1), None)
-        if twice is not None:
-            raise CompositionError(
-                f"the pipeline {name} has two stages named {twice}: rename one with name=…"
-            )
+        self.plan = Series(_parts(parts), whole=True)
+        self.stages = tuple(plan.leaves(self.plan))
+        plan.check_names(self.plan, name)
+        typing_rules.check(self.plan)
 
-    @property
-    def first(self) -> Step:
-        """The stage that gets the payload."""
-        return self.steps[0]
+    def part(self) -> Part:
+        """As a part of another pipeline, with its name before the names of its stages."""
+        return plan.renamed(self.plan, f"{self.name}.")
 
     def parse(self, payload: Any) -> Any:
         """The payload as what the first stage takes: a list of it, if that stage is mapped.
@@ -92,18 +142,17 @@ class Pipeline:
         Raises:
           InvalidField: it does not fit; the field is named below ``payload``.
         """
-        return self.fit(0, payload, "payload")
+        return convert(payload, typing_rules.taken_by(self.plan), "payload")
 
-    def fit(self, place: int, value: Any, field: str) -> Any:
-        """``value`` as what the stage at ``place`` takes, or a list of it if that stage is mapped.
+    def fit_output(self, stage: str, output: Any, field: str) -> None:
+        """Check that the part after a stage can take what is to be its output.
 
         Raises:
-          InvalidField: it does not fit; the place is named below ``field``.
+          InvalidField: it cannot; the place is named below ``field``.
         """
-        step = self.steps[place]
-        taken = step.actor.payload_type
-        wanted = list[taken] if step.batch == 0 else taken  # type: ignore[valid-type]
-        return convert(value, wanted, field)
+        following = typing_rules.taken_after(flow.find(self, stage))
+        if following is not None:
+            convert(output, following, field)
 
     def tasks(self, order: Order, defaults: Defaults) -> list[NewTask]:
         """The run of an order, then the tasks of its first stage.
@@ -113,14 +162,14 @@ class Pipeline:
         """
         self.parse(order.payload)
         run = task_of(order, defaults, self.queue, is_run=True)
-        return [run, *start(self, run, 0, run.payload, defaults)[0]]
+        return [run, *flow.begin(self, run, defaults)]
 
     def after(self, finished: Claimed, result: Any, defaults: Defaults) -> flow.Next:
         """What follows a stage that finished with ``result`` (see `pipelines.flow`)."""
         return flow.after(self, finished, result, defaults)
 
     def settle(
-        self, run: RunState, outputs: Callable[[str], list[Any]], defaults: Defaults
+        self, run: RunState, outputs: Callable[[str], dict[int, Any]], defaults: Defaults
     ) -> Advance | None:
         """What a run needs now, or None if its stages are still at work (see `pipelines.flow`)."""
         return flow.settle(self, run, outputs, defaults)
@@ -129,20 +178,9 @@ class Pipeline:
         """The task type of a stage: ``<pipeline>.<stage>``."""
         return f"{self.name}.{stage}"
 
-    def position(self, stage: str) -> int:
-        """Where a stage stands; the first is 0.
-
-        Raises:
-          CompositionError: the pipeline has no such stage (any more).
-        """
-        for place, step in enumerate(self.steps):
-            if step.name == stage:
-                return place
-        raise CompositionError(f"the pipeline {self.name} has no stage {stage}")
-
     def actors(self) -> list[Actor[..., Any]]:
         """The stages as actors of this pipeline, with their full type names."""
-        return [Actor(step.actor.function, self.type_of(step.name), step.actor.policy) for step in self.steps]
+        return [Actor(one.actor.function, self.type_of(one.name), one.actor.policy) for one in self.stages]
 
 
 @overload
@@ -185,70 +223,19 @@ def stage(
     return define(function) if function is not None else define
 
 
-def _chain(part: "Chain | Stage[..., Any]") -> Chain:
-    return part if isinstance(part, Chain) else Chain([Step(part, part.name)])
+def _name_of(test: Callable[[Any], Any]) -> str:
+    name = getattr(test, "__name__", "")
+    return name if name.isidentifier() else "when"
 
 
-def _check(before: Step, after: Step) -> None:
-    given = _without_done(before.actor.result_type)
-    given = given if before.batch is None else list[given]  # type: ignore[valid-type]
-    taken = after.actor.payload_type
-    if after.batch is not None:
-        if given is not Any and get_origin(given) not in (list, tuple):
-            raise CompositionError(
-                f"{after.name}.map() fans out over a list, but {before.name} returns {_spell(given)}"
-            )
-        given = _item(given) if after.batch == 0 else list[_item(given)]  # type: ignore[misc]
-    if not _fits(given, taken):
-        raise CompositionError(
-            f"these cannot be chained: {before.name} gives {_spell(given)},"
-            f" but {after.name} takes {_spell(taken)}"
-        )
+def _part(one: Composable | Actor[..., Any]) -> Part:
+    if isinstance(one, Composable):
+        return one.part()
+    if isinstance(one, Actor):
+        return Leaf(one, one.name)
+    raise CompositionError(f"{one!r} is no stage: make it one with @stage")
 
 
-def _without_done(kind: Any) -> Any:
-    """What goes to the next stage of a result type such as ``Validated | Done``."""
-    if _is_union(kind):
-        return Union[tuple(one for one in get_args(kind) if one is not Done)]  # noqa: UP007 - made at run time
-    return kind
-
-
-def _item(listed: Any) -> Any:
-    return (get_args(listed) or (Any,))[0] if listed is not Any else Any
-
-
-def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (Union, UnionType)
-
-
-def _fits(given: Any, taken: Any) -> bool:
-    """Whether every value of type ``given`` can be one of ``taken``, as far as types can tell."""
-    given, taken = _bare(given), _bare(taken)
-    if Any in (given, taken) or given == taken:
-        return True
-    if _is_union(given):
-        return all(_fits(one, taken) for one in get_args(given))
-    if _is_union(taken):
-        return any(_fits(given, one) for one in get_args(taken))
-    one, other = get_origin(given) or given, get_origin(taken) or taken
-    if one in (list, tuple) and other in (list, tuple):  # JSON knows one kind of list
-        return _fits(_item(given), _item(taken))
-    if not (isinstance(one, type) and isinstance(other, type)):
-        return False
-    arguments = zip(get_args(given), get_args(taken), strict=False)
-    return _is_kind_of(one, other) and all(_fits(*pair) for pair in arguments)
-
-
-def _is_kind_of(one: type, other: type) -> bool:
-    try:
-        return issubclass(one, other) or (one, other) == (int, float)
-    except TypeError:  # a TypedDict or a protocol: seen only when it runs
-        return True
-
-
-def _bare(kind: Any) -> Any:
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
-
-
-def _spell(kind: Any) -> str:
-    return getattr(kind, "__name__", None) if isinstance(kind, type) and not get_args(kind) else str(kind)  # type: ignore[return-value]
+def _parts(one: Composable | Actor[..., Any]) -> tuple[Part, ...]:
+    part = _part(one)
+    return part.parts if isinstance(part, Series) and not part.whole else (part,)

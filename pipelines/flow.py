@@ -5,18 +5,33 @@ afterwards about the whole run: it finds joins that are due and the end. Both ma
 same moment; the ledger inserts a stage once and ends a run once.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
 from actors.submission import Defaults
-from pipelines.steps import Composed, start
+from pipelines.errors import CompositionError
+from pipelines.evaluation import WINDOW, Ended, Evaluation, Fallen, Given, Pending, is_done
+from pipelines.plan import Choice, Each, Guarded, Leaf, Parallel, Part, Series, Step, leaves, way_to
+from pipelines.stages import task_of_stage
 from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED
 from tasks.values import Advance, Claimed, NewTask, RunState, StageState
 
-#: The key under which a `pipelines.composition.Done` is kept.
-DONE = "$done"
+
+class Composed(Protocol):
+    """A pipeline, as far as its flow needs it."""
+
+    @property
+    def name(self) -> str:
+        """The type of its runs."""
+
+    @property
+    def plan(self) -> Series:
+        """Its stages in their places."""
+
+    def type_of(self, stage: str) -> str:
+        """The task type of a stage."""
 
 
 class Next(msgspec.Struct, frozen=True):
@@ -28,72 +43,156 @@ class Next(msgspec.Struct, frozen=True):
     phase: str | None = None
 
 
+class Join(msgspec.Struct, frozen=True):
+    """Where stages meet: all ``stages`` must be through, or half of a full ``window`` of them."""
+
+    stages: tuple[str, ...]
+    window: int = 0
+
+
+def join_of(pipeline: Composed, stage: str) -> Join | None:
+    """The join that a stage leads to; None: after it the run is to be looked at in any case."""
+    way = way_to(pipeline.plan, stage) or []
+    joins = [step.part for step in way if isinstance(step.part, Each | Parallel)]
+    if not joins or len(joins) > 1:  # of a join inside of a map only some tasks matter
+        return None
+    names = tuple(leaf.name for leaf in leaves(joins[0]))
+    return Join(names, WINDOW if isinstance(joins[0], Each) else 0)
+
+
 def begin(pipeline: Composed, run: NewTask, defaults: Defaults) -> list[NewTask]:
     """The tasks of the first stage of a run."""
-    return start(pipeline, run, 0, run.payload, defaults)[0]
+    return start(pipeline, run, pipeline.plan, run.payload, 0, defaults)[0]
+
+
+def start(
+    pipeline: Composed,
+    run: NewTask,
+    part: Part,
+    value: Any,
+    scope: int,
+    defaults: Defaults,
+    *,
+    inner: bool = False,
+) -> tuple[list[NewTask], bool]:
+    """The first tasks of a part, and whether there are none because nothing is to be done.
+
+    Raises:
+      TypeError: a map was given something that it cannot use.
+    """
+    look = Evaluation((), _nothing)
+    came = look.came_to(part, lambda: value, scope, inner)
+    return _tasks(pipeline, run, look, defaults), not isinstance(came, Pending)
 
 
 def after(pipeline: Composed, finished: Claimed, result: Any, defaults: Defaults) -> Next:
     """What follows a stage that finished with ``result``."""
     if is_done(result):
         return Next(settle=True, progress=99.0)
-    place = pipeline.position(finished.stage or "")
-    step = pipeline.steps[place]
-    done = 100.0 * (place + 1) / len(pipeline.steps)
-    if step.batch is not None:  # how many siblings are left is seen after the commit
-        return Next(settle=True, progress=100.0 * place / len(pipeline.steps), phase=step.name)
-    if place == len(pipeline.steps) - 1:
-        return Next(settle=True, progress=min(done, 99.0), phase=step.name)
-    template = _template(finished)
-    successors, ended = start(pipeline, template, place + 1, result, defaults)
-    return Next(tuple(successors), settle=ended, progress=done, phase=pipeline.steps[place + 1].name)
+    name = finished.stage or ""
+    way = find(pipeline, name)
+    names = [leaf.name for leaf in leaves(pipeline.plan)]
+    begun = 100.0 * names.index(name) / len(names)
+    ahead = _ahead(way, result, finished)
+    if ahead is None:  # a join, or the end: what is left is seen after the commit
+        is_last = not any(isinstance(step.part, Each | Parallel) for step in way)
+        return Next(settle=True, progress=99.0 if is_last else begun, phase=name)
+    part, value = ahead
+    inner = any(isinstance(step.part, Each) for step in way)
+    scope = finished.stage_index or 0
+    run = _template(finished)
+    successors, ended = start(pipeline, run, part, value, scope, defaults, inner=inner)
+    phase = successors[0].stage if successors else name
+    done = 100.0 * names.index(phase or name) / len(names)
+    return Next(tuple(successors), settle=ended, progress=done, phase=phase)
 
 
 def settle(
-    pipeline: Composed, run: RunState, outputs: Callable[[str], list[Any]], defaults: Defaults
+    pipeline: Composed, run: RunState, outputs: Callable[[str], dict[int, Any]], defaults: Defaults
 ) -> Advance | None:
     """What a run needs now, or None if its stages are still at work.
 
-    ``outputs(stage)`` gives the results of a stage in the order of its items.
+    ``outputs(stage)`` gives the results of the completed tasks of a stage by their index.
+
+    Raises:
+      CompositionError: the run has a stage that the pipeline does not have (any more).
+      TypeError: a map was given something that it cannot use.
     """
-    ended = ended_badly(run)
-    if ended is not None:
-        return ended
-    if any(stage.status != COMPLETED for stage in run.stages):
-        return None
     if not run.stages and run.status == BLOCKED:
         return None
-    # Without a stage: submitted by a process that does not know the pipeline, or its first one maps nothing.
-    place, value = -1, run.task.payload
-    if run.stages:
-        place = max(pipeline.position(stage.stage) for stage in run.stages)
-        step = pipeline.steps[place]
-        results = outputs(step.name)
-        done = next((one for one in results if is_done(one)), None)
-        if done is not None:
-            return Advance(run.id, status=COMPLETED, result=done[DONE], round=run.round)
-        value = results if step.batch is not None else results[0]
-    if place == len(pipeline.steps) - 1:
-        return Advance(run.id, status=COMPLETED, result=value, round=run.round)
-    successors, over = start(pipeline, run.task, place + 1, value, defaults)
-    if over:
-        return Advance(run.id, status=COMPLETED, result=[], round=run.round)
-    return Advance(run.id, successors, round=run.round)
+    known = {leaf.name for leaf in leaves(pipeline.plan)}
+    for stage in run.stages:
+        if stage.stage not in known:
+            raise _unknown(pipeline, stage.stage)
+    read: dict[str, dict[int, Any]] = {}
+
+    def output(stage: str, scope: int) -> Any:
+        if stage not in read:
+            read[stage] = outputs(stage)
+        return read[stage][scope]
+
+    look = Evaluation(run.stages, output)
+    came = look.came_to(pipeline.plan, lambda: run.task.payload)
+    if isinstance(came, Fallen):
+        return Advance(run.id, status=FAILED, error=_blame(came.stage), round=run.round)
+    if any(stage.status == CANCELLED for stage in run.stages):
+        return Advance(run.id, status=CANCELLED, round=run.round)
+    if isinstance(came, Given | Ended):
+        return Advance(run.id, status=COMPLETED, result=came.value(), round=run.round)
+    successors = _tasks(pipeline, run.task, look, defaults)
+    return Advance(run.id, successors, round=run.round) if successors else None
 
 
-def is_done(result: Any) -> bool:
-    """Whether a stage's result (as it is kept) is a `pipelines.composition.Done`."""
-    return isinstance(result, dict) and set(result) == {DONE}
+def find(pipeline: Composed, stage: str) -> list[Step]:
+    """The way to a stage.
+
+    Raises:
+      CompositionError: the pipeline has no such stage (any more).
+    """
+    way = way_to(pipeline.plan, stage)
+    if way is None:
+        raise _unknown(pipeline, stage)
+    return way
 
 
 def ended_badly(run: RunState) -> Advance | None:
-    """The end of a run of which a stage failed or was cancelled; this needs no knowledge of its pipeline."""
-    for stage in run.stages:
-        if stage.status == FAILED:
-            return Advance(run.id, status=FAILED, error=_blame(stage), round=run.round)
+    """The end of a run whose pipeline is not known: if a stage was cancelled. What failed may be guarded."""
     if any(stage.status == CANCELLED for stage in run.stages):
         return Advance(run.id, status=CANCELLED, round=run.round)
     return None
+
+
+def _ahead(way: Sequence[Step], result: Any, finished: Claimed) -> tuple[Part, Any] | None:
+    """The part that comes next after the stage at the end of a way, and what it gets; None at a join."""
+    for step in reversed(way):
+        match step.part:
+            case Series() if step.place + 1 < len(step.part.parts):
+                return step.part.parts[step.place + 1], result
+            case Choice() if step.place == 0:
+                chosen = step.part.then if result else step.part.otherwise
+                result = msgspec.json.decode(finished.payload)
+                if chosen is not None:
+                    return chosen, result
+            case Each() | Parallel():
+                return None
+            case Series() | Choice() | Guarded() | Leaf():
+                pass
+    return None
+
+
+def _tasks(pipeline: Composed, run: NewTask, look: Evaluation, defaults: Defaults) -> list[NewTask]:
+    return [
+        task_of_stage(pipeline.type_of(due.leaf.name), run, due.leaf, due.scope, due.payload, defaults)
+        for due in look.due
+    ]
+
+
+def _nothing(stage: str, scope: int) -> Any:
+    raise AssertionError("nothing has run yet")
+
+
+def _unknown(pipeline: Composed, stage: str) -> CompositionError:
+    return CompositionError(f"the pipeline {pipeline.name} has no stage {stage}")
 
 
 def _template(finished: Claimed) -> NewTask:

@@ -12,9 +12,10 @@ import msgspec
 from msgspec import Meta
 
 from actors.submission import Defaults
-from pipelines import flow
+from pipelines import flow, plan
 from pipelines.catalogue import Catalogue
 from pipelines.composition import Pipeline
+from pipelines.evaluation import is_done
 from tasks.errors import Conflict, InvalidField, NotFound
 from tasks.ledger.restarts import Restart, RunRestart
 from tasks.queries import Queries
@@ -74,7 +75,7 @@ class Recoverer:
         if not run.task.is_run:
             return restart(run, mode, asked.version)
         pipeline = self._catalogue.pipelines.get(run.task_type)
-        return restart_run(pipeline, run, mode, asked, self._defaults)
+        return restart_run(pipeline, run, mode, asked, self._queries, self._defaults)
 
 
 def restart(task: RunState, mode: Mode, version: int | None) -> Restart:
@@ -88,15 +89,22 @@ def restart(task: RunState, mode: Mode, version: int | None) -> Restart:
 
 
 def restart_run(
-    pipeline: Pipeline | None, run: RunState, mode: Mode, asked: Recovery, defaults: Defaults
+    pipeline: Pipeline | None,
+    run: RunState,
+    mode: Mode,
+    asked: Recovery,
+    queries: Queries,
+    defaults: Defaults,
 ) -> RunRestart:
     """How a run that is over begins anew. What keeps all stages, or none, can do without its pipeline."""
     if mode == "failed":
         if run.status == COMPLETED:
             raise Conflict("Nothing of the run has failed: name a stage with mode=stage, or use mode=all.")
-        return _decided(run, FALLEN, "recovered from what had failed", kept=_names(run))
+        standing_in = set() if pipeline is None else plan.handlers(pipeline.plan)
+        kept = tuple(name for name in _names(run) if name not in standing_in)
+        return _decided(run, FALLEN, "recovered from what had failed", kept=kept)
     if mode == "all":
-        return _from_the_beginning(pipeline, run, defaults)
+        return _from_the_beginning(pipeline, run, queries, defaults)
     if pipeline is None:
         raise Conflict(
             f"This process does not know the pipeline {run.task_type}: ask one that has it, or use mode=all."
@@ -104,21 +112,23 @@ def restart_run(
     name = asked.stage or _first_fallen(pipeline, run)
     if name is None:
         raise Conflict("Nothing of the run has failed: name the stage from which on it is to run again.")
-    place = _place(pipeline, run, name)
-    kept = tuple(step.name for step in pipeline.steps[: place + 1])
+    names = [one.name for one in pipeline.stages]
+    _check_stage(pipeline, run, name)
+    later = plan.following(flow.find(pipeline, name))
+    kept = tuple(one for one in names if one not in later)
     decision = _decided(
         run,
         ANY_END,
         f"recovered from stage {name}",
         kept=kept,
         again=asked.stage,
-        progress=100.0 * place / len(pipeline.steps),
+        progress=100.0 * names.index(name) / len(names),
         phase=name,
     )
     if asked.output is msgspec.UNSET:
         return decision
-    outputs = _outputs(pipeline, run, place, asked.output)
-    successors = _following(pipeline, run, kept, outputs, defaults)
+    outputs = _outputs(pipeline, run, name, asked.output)
+    successors = _following(pipeline, run, kept, {name: outputs}, queries, defaults)
     return msgspec.structs.replace(decision, outputs=outputs, successors=successors)
 
 
@@ -144,9 +154,11 @@ def _decided(run: RunState, leaves: tuple[str, ...], message: str, **how: Any) -
     return RunRestart(run_id=run.id, round=run.round, leaves=leaves, message=message, **how)
 
 
-def _from_the_beginning(pipeline: Pipeline | None, run: RunState, defaults: Defaults) -> RunRestart:
+def _from_the_beginning(
+    pipeline: Pipeline | None, run: RunState, queries: Queries, defaults: Defaults
+) -> RunRestart:
     """All stages are removed. A process that knows the pipeline begins it, this one if it does."""
-    successors = () if pipeline is None else _following(pipeline, run, (), [], defaults)
+    successors = () if pipeline is None else _following(pipeline, run, (), {}, queries, defaults)
     return _decided(
         run, ANY_END, "recovered from the beginning", kept=(), successors=successors, progress=0.0
     )
@@ -158,35 +170,37 @@ def _names(run: RunState) -> tuple[str, ...]:
 
 def _first_fallen(pipeline: Pipeline, run: RunState) -> str | None:
     fallen = {stage.stage for stage in run.stages if stage.status in FALLEN}
-    return next((step.name for step in pipeline.steps if step.name in fallen), None)
+    return next((one.name for one in pipeline.stages if one.name in fallen), None)
 
 
-def _place(pipeline: Pipeline, run: RunState, name: str) -> int:
-    names = [step.name for step in pipeline.steps]
+def _check_stage(pipeline: Pipeline, run: RunState, name: str) -> None:
+    names = [one.name for one in pipeline.stages]
     if name not in names:
         raise InvalidField.of("stage", f"is none of {pipeline.name}: it has {', '.join(names)}")
     if name not in _names(run):
         raise Conflict(f"The run never came to the stage {name}: name one that has run, or use mode=all.")
-    return names.index(name)
 
 
-def _outputs(pipeline: Pipeline, run: RunState, place: int, output: Any) -> list[Any]:
-    """The outputs of the tasks of a stage, if the next stage can take them."""
-    step = pipeline.steps[place]
-    count = sum(stage.stage == step.name for stage in run.stages)
-    if step.batch is not None and (not isinstance(output, list) or len(output) != count):
-        raise InvalidField.of(
-            "output", f"must be a list of {count} outputs: one for each task of {step.name}"
-        )
-    if place + 1 < len(pipeline.steps) and not flow.is_done(output):
-        pipeline.fit(place + 1, output, "output")
-    return [output] if step.batch is None else list(output)
+def _outputs(pipeline: Pipeline, run: RunState, name: str, output: Any) -> list[Any]:
+    """The outputs of the tasks of a stage, if the part after it can take them."""
+    count = sum(stage.stage == name for stage in run.stages)
+    is_mapped = plan.batch_of(pipeline.plan, name) is not None
+    if is_mapped and (not isinstance(output, list) or len(output) != count):
+        raise InvalidField.of("output", f"must be a list of {count} outputs: one for each task of {name}")
+    if not is_done(output):
+        pipeline.fit_output(name, output, "output")
+    return list(output) if is_mapped else [output]
 
 
 def _following(
-    pipeline: Pipeline, run: RunState, kept: Sequence[str], outputs: list[Any], defaults: Defaults
+    pipeline: Pipeline,
+    run: RunState,
+    kept: Sequence[str],
+    outputs: dict[str, list[Any]],
+    queries: Queries,
+    defaults: Defaults,
 ) -> Sequence[Any]:
-    """The tasks that follow when all ``kept`` stages are completed, the last of them with ``outputs``.
+    """The tasks that follow when all ``kept`` stages are completed, some of them with these ``outputs``.
 
     There are none where the run is over then: the end is left to whoever settles it.
     """
@@ -196,8 +210,15 @@ def _following(
         if stage.stage in kept
     ]
     completed = msgspec.structs.replace(run, stages=stages)
+
+    def output(name: str) -> dict[int, Any]:
+        if name not in outputs:
+            return queries.outputs(run.id, name)
+        scopes = sorted(stage.index for stage in run.stages if stage.stage == name)
+        return dict(zip(scopes, outputs[name], strict=True))
+
     try:
-        settled = flow.settle(pipeline, completed, lambda _: outputs, defaults)
+        settled = flow.settle(pipeline, completed, output, defaults)
     except TypeError as error:
         raise InvalidField.of("output", str(error)) from None
     return () if settled is None or settled.status is not None else settled.successors

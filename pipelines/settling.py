@@ -6,11 +6,13 @@ import threading
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from actors.submission import Defaults
 from pipelines import flow
 from pipelines.catalogue import Catalogue
 from pipelines.errors import CompositionError
-from pipelines.flow import Next
+from pipelines.flow import Join, Next
 from tasks.ledger import Ledger
 from tasks.queries import Queries
 from tasks.states import FAILED, FINAL
@@ -21,6 +23,13 @@ log = logging.getLogger("callboard.flow")
 PATIENCE_SECONDS = 10.0
 
 
+class _Look(msgspec.Struct, frozen=True):
+    """A run to look at, and the join that may be due; None looks in any case."""
+
+    run_id: UUID
+    join: Join | None
+
+
 class Settler:
     """The flow of a process (see `actors.recorded_call.Flow`): pure answers at once, settling on a thread."""
 
@@ -29,8 +38,8 @@ class Settler:
         self._ledger = ledger
         self._queries = queries
         self._defaults = defaults
-        self._waiting: queue.SimpleQueue[UUID | None] = queue.SimpleQueue()
-        self._asked: set[UUID] = set()
+        self._waiting: queue.SimpleQueue[_Look | None] = queue.SimpleQueue()
+        self._asked: set[_Look] = set()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="callboard-settler", daemon=True)
 
@@ -56,13 +65,15 @@ class Settler:
             raise CompositionError(f"no pipeline here has the stage {finished.task_type}")
         return pipeline.after(finished, result, self._defaults)
 
-    def settle_soon(self, run_id: UUID) -> None:
+    def settle_soon(self, run_id: UUID, after: Claimed) -> None:
         """Settle a run on the settling thread; asked many times before it gets there, it looks once."""
+        pipeline = self._catalogue.pipeline_of(after.task_type)
+        look = _Look(run_id, None if pipeline is None else flow.join_of(pipeline, after.stage or ""))
         with self._lock:
-            if run_id in self._asked:
+            if look in self._asked:
                 return
-            self._asked.add(run_id)
-        self._waiting.put(run_id)
+            self._asked.add(look)
+        self._waiting.put(look)
 
     def settle(self, run_id: UUID) -> None:
         """Look at a run and apply what is due. Safe to repeat, and for several processes at once."""
@@ -72,29 +83,34 @@ class Settler:
         if run.status in FINAL:
             self._ledger.advance(Advance(run_id)).result(PATIENCE_SECONDS)  # clears what was left behind
             return
-        decision = flow.ended_badly(run) or self._decide(run)
+        decision = self._decide(run)
         if decision is not None:
             self._ledger.advance(decision).result(PATIENCE_SECONDS)
 
     def _decide(self, run: RunState) -> Advance | None:
         pipeline = self._catalogue.pipelines.get(run.task_type)
         if pipeline is None:
-            return None  # a process that knows it will
+            return flow.ended_badly(run)  # what else it needs, a process that knows it will see
         try:
             return pipeline.settle(run, lambda stage: self._queries.outputs(run.id, stage), self._defaults)
         except CompositionError as error:  # a newer version's stage: its processes go on with it
             log.info("run %s is left to others: %s", run.id, error)
             return None
-        except TypeError as error:
+        except TypeError as error:  # a map was given what it cannot use
             blame = {"code": "bad_composition", "message": str(error)}
             return Advance(run.id, status=FAILED, error=blame, round=run.round)
 
     def _run(self) -> None:
-        while (run_id := self._waiting.get()) is not None:
+        while (look := self._waiting.get()) is not None:
             with self._lock:
-                self._asked.discard(run_id)
+                self._asked.discard(look)
             try:
-                if not self._queries.is_at_work(run_id):
-                    self.settle(run_id)
+                if not self._is_early(look):
+                    self.settle(look.run_id)
             except Exception as error:
-                log.warning("run %s could not be settled now; the clock will: %s", run_id, error)
+                log.warning("run %s could not be settled now; the clock will: %s", look.run_id, error)
+
+    def _is_early(self, look: "_Look") -> bool:
+        """Whether what the look is about is still at work: whoever finishes last looks again."""
+        join = look.join
+        return join is not None and self._queries.is_at_work(look.run_id, join.stages, join.window)

@@ -100,11 +100,11 @@ class Questions(Protocol):
     def run(self, run_id: UUID) -> RunState | None:
         """A run and its stages."""
 
-    def outputs(self, run_id: UUID, stage: str) -> list[Any]:
-        """The results of a stage of a run, in the order of its items."""
+    def outputs(self, run_id: UUID, stage: str) -> dict[int, Any]:
+        """The results of a stage of a run by the index of its tasks, in their order."""
 
-    def is_at_work(self, run_id: UUID) -> bool:
-        """Whether a run goes on by itself."""
+    def is_at_work(self, run_id: UUID, stages: Sequence[str] | None = None, window: int = 0) -> bool:
+        """Whether a run goes on by itself, or these stages of it (see `tasks.queries`)."""
 
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself."""

@@ -139,21 +139,27 @@ class Queries:
             run = StateRow.select().where(StateRow.id == task_id, StateRow.queue.is_null())
             return bool(run.exists())
 
-    def is_at_work(self, run_id: UUID) -> bool:
-        """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""
-        with session(self._database):
-            row = self._database.execute_sql(_AT_WORK, (run_id,)).fetchone()
-            return bool(row[0]) and not row[1]
+    def is_at_work(self, run_id: UUID, stages: Sequence[str] | None = None, window: int = 0) -> bool:
+        """Whether a run goes on by itself: a stage is unfinished, and none has ended badly.
 
-    def outputs(self, run_id: UUID, stage: str) -> list[Any]:
-        """The results of a stage of a run, in the order of its items."""
+        With ``stages`` only these need be unfinished. Of a ``window`` that was full, half must be.
+        """
+        names = None if stages is None else list(stages)
+        with session(self._database):
+            row = self._database.execute_sql(_AT_WORK, {"run": run_id, "stages": names}).fetchone()
+        begun, unfinished, some_fell = row
+        needed = window // 2 if window and begun >= window else 0
+        return unfinished > needed and not some_fell
+
+    def outputs(self, run_id: UUID, stage: str) -> dict[int, Any]:
+        """The results of a stage of a run by the index of its tasks, in their order."""
         with session(self._database):
             rows = (
                 self._rows()
                 .where(TaskRow.run_id == run_id, TaskRow.stage == stage)
                 .order_by(TaskRow.stage_index)
             )
-            return [row.state.result for row in rows]
+            return {row.stage_index: row.state.result for row in rows}
 
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself: no stage of theirs is unfinished, or one has ended badly."""
@@ -331,9 +337,11 @@ UNION
    AND r.status IN ('completed', 'failed', 'cancelled') LIMIT %s)"""
 
 _AT_WORK = """
-SELECT coalesce(bool_or(s.status NOT IN ('completed', 'failed', 'cancelled')), false),
-    coalesce(bool_or(s.status IN ('failed', 'cancelled')), false)
-FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = %s"""
+SELECT count(*) FILTER (WHERE asked), count(*) FILTER (WHERE asked AND NOT over),
+    coalesce(bool_or(over AND status <> 'completed'), false)
+FROM (SELECT s.status, s.status IN ('completed', 'failed', 'cancelled') AS over,
+        %(stages)s::text[] IS NULL OR t.stage = ANY(%(stages)s) AS asked
+    FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = %(run)s) stage"""
 
 _BACKLOG = """
 SELECT q.name, (SELECT count(*) FROM (

@@ -6,6 +6,7 @@ from api.desk import Desk
 from api.media import render
 from api.parameters import part, read_query
 from api.schemas import Paged, PipelineShape, PipelineStage
+from pipelines import plan
 from pipelines.composition import Pipeline
 from tasks.errors import NotFound
 
@@ -35,7 +36,12 @@ class Pipelines:
 
 def _shape(pipeline: Pipeline) -> PipelineShape:
     stages = [
-        PipelineStage(step.name, pipeline.type_of(step.name), step.actor.policy.queue, step.batch)
-        for step in pipeline.steps
+        PipelineStage(
+            one.name,
+            pipeline.type_of(one.name),
+            one.actor.policy.queue,
+            plan.batch_of(pipeline.plan, one.name),
+        )
+        for one in pipeline.stages
     ]
     return PipelineShape(pipeline.name, pipeline.queue, stages)

@@ -79,17 +79,20 @@ class MemoryQueries:
             ]
             return RunState(run_id, run.new.task_type, run.status, run.round, _as_asked(run.new), stages)
 
-    def outputs(self, run_id: UUID, stage: str) -> list[Any]:
-        """The results of a stage of a run, in the order of its items."""
+    def outputs(self, run_id: UUID, stage: str) -> dict[int, Any]:
+        """The results of a stage of a run by the index of its tasks, in their order."""
         with self._store.lock:
-            return [as_json(row.result) for row in self._store.stages(run_id) if row.new.stage == stage]
+            rows = [row for row in self._store.stages(run_id) if row.new.stage == stage]
+            return {row.new.stage_index or 0: as_json(row.result) for row in rows}
 
-    def is_at_work(self, run_id: UUID) -> bool:
-        """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""
+    def is_at_work(self, run_id: UUID, stages: Sequence[str] | None = None, window: int = 0) -> bool:
+        """Whether a run goes on by itself, or these stages of it (see `tasks.queries`)."""
         with self._store.lock:
-            stages = self._store.stages(run_id)
-        bad = any(row.status in (FAILED, CANCELLED) for row in stages)
-        return not bad and any(not row.is_over for row in stages)
+            rows = self._store.stages(run_id)
+        asked = [row for row in rows if stages is None or row.new.stage in stages]
+        needed = window // 2 if window and len(asked) >= window else 0
+        some_fell = any(row.status in (FAILED, CANCELLED) for row in rows)
+        return not some_fell and sum(not row.is_over for row in asked) > needed
 
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself: no stage of theirs is unfinished, or one has ended badly."""

@@ -231,7 +231,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         run_id = data.draw(st.sampled_from(over))
         names = self._names(run_id)
-        come_to = [step.name for step in PIPELINE.steps if step.name in names.values()]
+        come_to = [step.name for step in PIPELINE.stages if step.name in names.values()]
         again = None
         if mode == "stage":
             if not come_to:
@@ -374,7 +374,7 @@ class LedgerMachine(RuleBasedStateMachine):
         worker, claim = held
         completion = Complete(claim.id, claim.token, "done")
         if claim.run_id is not None:
-            actor = next(step.actor for step in PIPELINE.steps if step.name == claim.stage)
+            actor = next(step.actor for step in PIPELINE.stages if step.name == claim.stage)
             result = actor.run(msgspec.json.decode(claim.payload))
             following = flow.after(PIPELINE, claim, result, DEFAULTS)
             completion = Complete(

@@ -481,8 +481,10 @@ def test_a_run_is_read_with_its_stages_and_their_outputs_in_order(record: Record
     assert [(one.id, one.stage, one.index, one.status) for one in run.stages] == [
         (stage, "measure", index, "completed") for index, stage in enumerate(stages)
     ]
-    assert record.queries.outputs(run_id, "measure") == [{"index": 0}, {"index": 1}, {"index": 2}]
-    assert record.queries.outputs(run_id, "other") == []
+    assert list(record.queries.outputs(run_id, "measure").items()) == [
+        (index, {"index": index}) for index in range(3)
+    ]
+    assert record.queries.outputs(run_id, "other") == {}
 
 
 def test_only_runs_that_nothing_moves_by_itself_are_unsettled(record: Record) -> None:

@@ -62,7 +62,7 @@ class Process:
         completion = Complete(claim.id, claim.token, result, following.successors, claim.run_id)
         assert self.ledger.complete(claim, completion).result(10)
         assert claim.run_id is not None
-        self.settler.settle_soon(claim.run_id)
+        self.settler.settle_soon(claim.run_id, claim)
 
 
 @pytest.fixture

@@ -560,8 +560,8 @@ def test_the_outputs_of_a_stage_are_in_the_order_of_its_items(record: Record) ->
     for claim in reversed(record.fetch(3)):
         record.complete(claim, claim.stage_index)
 
-    assert record.queries.outputs(run, "first") == [0, 1, 2]
-    assert record.queries.outputs(run, "second") == []
+    assert record.queries.outputs(run, "first") == {0: 0, 1: 1, 2: 2}
+    assert record.queries.outputs(run, "second") == {}
 
 
 # --- dependencies ------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class Record:
                 if claim.stage == failing:
                     self.fail(claim)
                 else:
-                    actor = next(step.actor for step in LENGTHS.steps if step.name == claim.stage)
+                    actor = next(step.actor for step in LENGTHS.stages if step.name == claim.stage)
                     self.complete(claim, actor.run(self.task(claim.id).payload))
             self.settler.settle(run_id)
         return done

@@ -8,8 +8,9 @@ import pytest
 
 from actors.definitions import actor
 from actors.errors import DefinitionError
+from pipelines import flow, plan
 from pipelines.catalogue import Catalogue
-from pipelines.composition import Chain, Done, Pipeline, Stage, stage
+from pipelines.composition import Chain, Done, Failure, Pipeline, Stage, gather, stage, when
 from pipelines.errors import CompositionError
 
 
@@ -50,6 +51,12 @@ def total(lengths: list[int]) -> int:
     return sum(lengths)
 
 
+def batches(chain: Chain) -> list[int | None]:
+    """How many items a task of each stage gets; None where it is not mapped."""
+    part = chain.part()
+    return [plan.batch_of(part, one.name) for one in plan.leaves(part)]
+
+
 def made(given: Any, taken: Any) -> tuple[Stage[..., Any], Stage[..., Any]]:
     """A stage ``left`` that returns ``given``, and a stage ``right`` that takes ``taken``."""
 
@@ -70,18 +77,16 @@ def made(given: Any, taken: Any) -> tuple[Stage[..., Any], Stage[..., Any]]:
 def test_stages_are_chained_in_the_order_they_are_written() -> None:
     pipeline = Pipeline("documents", convert | chunk | measure_all)
 
-    assert [step.name for step in pipeline.steps] == ["convert", "chunk", "measure_all"]
-    assert pipeline.first.name == "convert"
-    assert pipeline.position("chunk") == 1
+    assert [step.name for step in pipeline.stages] == ["convert", "chunk", "measure_all"]
     assert pipeline.type_of("chunk") == "documents.chunk"
 
 
 def test_chaining_is_associative() -> None:
-    assert ((convert | chunk) | measure_all).steps == (convert | (chunk | measure_all)).steps
+    assert ((convert | chunk) | measure_all).part() == (convert | (chunk | measure_all)).part()
 
 
 def test_a_single_stage_is_a_pipeline_too() -> None:
-    assert [step.name for step in Pipeline("conversion", convert).steps] == ["convert"]
+    assert [step.name for step in Pipeline("conversion", convert).stages] == ["convert"]
 
 
 def test_a_stage_called_directly_is_just_its_function() -> None:
@@ -109,7 +114,7 @@ def test_an_actor_becomes_a_stage_with_its_own_policy_and_perhaps_another_name()
 
 def test_a_stage_that_the_pipeline_does_not_have_is_named() -> None:
     with pytest.raises(CompositionError, match="the pipeline documents has no stage publish"):
-        Pipeline("documents", convert | chunk).position("publish")
+        flow.find(Pipeline("documents", convert | chunk), "publish")
 
 
 def test_two_stages_of_one_name_are_refused() -> None:
@@ -133,13 +138,13 @@ def test_a_stage_with_a_bad_policy_is_refused() -> None:
 def test_map_runs_a_stage_for_each_item_and_joins_the_results() -> None:
     chain = convert | chunk | measure.map() | total
 
-    assert [step.batch for step in chain.steps] == [None, None, 0, None]
+    assert batches(chain) == [None, None, 0, None]
 
 
 def test_map_with_a_batch_gives_the_stage_a_list() -> None:
     chain = convert | chunk | measure_all.map(batch=64) | total
 
-    assert [step.batch for step in chain.steps] == [None, None, 64, None]
+    assert batches(chain) == [None, None, 64, None]
 
 
 def test_maps_may_follow_each_other() -> None:
@@ -147,7 +152,7 @@ def test_maps_may_follow_each_other() -> None:
     def double(number: int) -> int:
         return 2 * number
 
-    assert [step.batch for step in (chunk | measure.map() | double.map() | total).steps] == [None, 0, 0, None]
+    assert batches(chunk | measure.map() | double.map() | total) == [None, 0, 0, None]
 
 
 def test_a_batch_is_never_negative() -> None:
@@ -223,7 +228,7 @@ def test_a_chain_is_checked_where_it_is_joined_with_another() -> None:
 def test_what_fits_is_chained(given: Any, taken: Any) -> None:
     left, right = made(given, taken)
 
-    assert [step.name for step in (left | right).steps] == ["left", "right"]
+    assert [one.name for one in plan.leaves((left | right).part())] == ["left", "right"]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +260,7 @@ def test_what_does_not_fit_is_refused(given: Any, taken: Any) -> None:
 def test_a_stage_that_may_be_done_gives_the_next_one_only_the_rest() -> None:
     left, right = made(Markdown | Done, Markdown)
 
-    assert (left | right).steps
+    assert (left | right).part()
     with pytest.raises(CompositionError, match="left gives Markdown, but convert takes Source"):
         left | convert
 
@@ -263,7 +268,7 @@ def test_a_stage_that_may_be_done_gives_the_next_one_only_the_rest() -> None:
 def test_a_stage_that_may_be_done_with_a_list_can_be_fanned_out() -> None:
     left, right = made(list[str] | Done, str)
 
-    assert [step.batch for step in (left | right.map()).steps] == [None, 0]
+    assert batches(left | right.map()) == [None, 0]
 
 
 def test_a_run_that_is_done_says_so_under_a_key_of_its_own() -> None:
@@ -327,7 +332,98 @@ def test_two_task_types_of_one_name_are_refused() -> None:
 
 
 def test_nothing_but_stages_can_be_chained() -> None:
-    chain: Any = Chain([])
+    chain: Any = convert | chunk
 
-    with pytest.raises((TypeError, AttributeError)):
+    with pytest.raises(CompositionError, match="is no stage: make it one with @stage"):
         chain | len
+
+
+# --- gather, when, on_failure and pipelines in pipelines -------------------------------------------------
+
+
+@stage
+def count(chunks: list[str]) -> int:
+    return len(chunks)
+
+
+@stage
+def compare(both: tuple[int, int]) -> bool:
+    return both[0] > both[1]
+
+
+@stage
+def chunk_coarsely(markdown: Markdown) -> list[str]:
+    return [markdown.text]
+
+
+@stage
+def shout(text: str) -> str:
+    return text.upper()
+
+
+def is_short(markdown: Markdown) -> bool:
+    return len(markdown.text) < 10
+
+
+@stage
+def stand_in(failure: Failure) -> list[str]:
+    return [failure.message]
+
+
+def test_the_outputs_of_parts_side_by_side_must_fit_what_follows() -> None:
+    assert (chunk | gather(measure_all, count) | compare).part()
+    with pytest.raises(CompositionError, match=r"count gives tuple\[int, int\], but convert takes Source"):
+        gather(measure_all, count) | convert
+    with pytest.raises(CompositionError, match="convert gives Markdown, but count takes"):
+        convert | gather(chunk, count)
+    with pytest.raises(CompositionError, match="gather takes two parts or more"):
+        gather(chunk)
+
+
+def test_both_ends_of_a_choice_must_fit_what_follows() -> None:
+    assert (convert | when(is_short, chunk, chunk_coarsely) | measure.map()).part()
+    with pytest.raises(CompositionError, match="but measure_all takes"):
+        convert | when(is_short, chunk) | measure_all
+    with pytest.raises(CompositionError, match="measure_all gives int, but is_short takes Markdown"):
+        measure_all | when(is_short, chunk)
+
+
+def test_a_stage_that_stands_in_must_take_a_failure_and_give_what_follows_needs() -> None:
+    assert (chunk.on_failure(stand_in) | measure_all).part()
+    with pytest.raises(
+        CompositionError, match=r"chunk.on_failure\(\) gives Failure, but convert takes Source"
+    ):
+        chunk.on_failure(convert)
+    with pytest.raises(CompositionError, match=r"stand_in gives str \| list\[str\], but measure takes str"):
+        Pipeline("shout", shout) | shout.on_failure(stand_in) | measure
+    with pytest.raises(CompositionError, match="on_failure takes one stage"):
+        chunk.on_failure(chunk | measure_all)
+
+
+def test_any_actor_is_a_stage() -> None:
+    @actor
+    def words(text: str) -> list[str]:
+        return text.split()
+
+    pipeline = Pipeline("any", words | measure_all)
+
+    assert [one.name for one in pipeline.stages] == ["words", "measure_all"]
+    assert words in [one.actor for one in Pipeline("alone", words).stages]
+
+
+def test_a_pipeline_is_a_part_of_another_one() -> None:
+    inner = Pipeline("inner", convert | chunk)
+
+    outer = Pipeline("outer", inner | measure_all)
+
+    assert [one.name for one in outer.stages] == ["inner.convert", "inner.chunk", "measure_all"]
+    with pytest.raises(CompositionError, match=r"inner\.chunk gives"):
+        inner | total
+
+
+def test_maps_lie_in_each_other_no_deeper_than_two() -> None:
+    lists = Pipeline("lists", chunk | measure.map())
+    twice = Pipeline("twice", lists.map())
+
+    with pytest.raises(CompositionError, match="maps three deep"):
+        Pipeline("thrice", twice.map())
