@@ -214,7 +214,7 @@ class Client(Reads, Verbs):
         return list(self._all(_kb_path(kb) + "/documents", "documents", Document))
 
     def add_text(self, kb: str, name: str, text: str, **options: Any) -> Accepted:
-        """Add a text as the document ``name``; ``options``: ``chunk_size``, ``chunk_overlap``..."""
+        """Add a text as the document ``name``; ``options``: ``chunk_size``, ``metadata``..."""
         body = {"name": name, "text": text, **options}
         return read(self._post(_kb_path(kb) + "/documents", body, patience=_PATIENT), Accepted)
 
@@ -227,6 +227,8 @@ class Client(Reads, Verbs):
         """Send the file at ``path``, piece by piece, as the document ``name`` (default: the file's name)."""
         path = Path(path)
         fields = {"name": name or path.name, **options}
+        if isinstance(fields.get("metadata"), dict):  # a form has texts only
+            fields["metadata"] = msgspec.json.encode(fields["metadata"]).decode()
         with path.open("rb") as content:
             answer = self._send(
                 "POST",

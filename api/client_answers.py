@@ -103,6 +103,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
+    metadata: dict[str, Any] = {}
     task_id: UUID | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None

@@ -152,6 +152,8 @@ class DocumentRequest(msgspec.Struct, frozen=True, kw_only=True):
     file_path: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
     chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200
+    chunk_unit: Literal["characters", "tokens"] = "characters"
+    metadata: dict[str, Any] | None = None
 
 
 class UploadFields(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +162,8 @@ class UploadFields(msgspec.Struct, frozen=True, kw_only=True):
     name: Title | None = None
     chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200
+    chunk_unit: Literal["characters", "tokens"] = "characters"
+    metadata: Annotated[str, Meta(max_length=65_536, description="A JSON object.")] | None = None
 
 
 class TaskStatus(msgspec.Struct, frozen=True):

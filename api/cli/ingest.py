@@ -20,8 +20,9 @@ _FAILURES_AT_MOST = 20
 @click.command
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--kb", required=True, metavar="NAME", help="The knowledge base.")
-@click.option("--chunk-size", type=click.IntRange(1), help="Characters in a chunk; 1000 by default.")
-@click.option("--chunk-overlap", type=click.IntRange(0), help="Characters that two chunks share; 200.")
+@click.option("--chunk-size", type=click.IntRange(1), help="Units in a chunk; 1000 by default.")
+@click.option("--chunk-overlap", type=click.IntRange(0), help="Units that two chunks share; 200.")
+@click.option("--chunk-unit", type=click.Choice(["characters", "tokens"]), help="Characters by default.")
 @click.option("--create/--no-create", default=True, help="Create the knowledge base if there is none.")
 @click.option("--wait/--no-wait", default=True, help="Wait until every document can be found.")
 @client_command
@@ -31,6 +32,7 @@ def ingest(
     kb: str,
     chunk_size: int | None,
     chunk_overlap: int | None,
+    chunk_unit: str | None,
     create: bool,
     wait: bool,
 ) -> None:
@@ -44,7 +46,7 @@ def ingest(
         raise BadInput(f"there is no document to send ({_left_out(selection)}): name a file or a folder")
     if create and ensure_knowledge_base(remote.client, kb):
         remote.say(f"Created the knowledge base {kb}.")
-    given = {"chunk_size": chunk_size, "chunk_overlap": chunk_overlap}
+    given = {"chunk_size": chunk_size, "chunk_overlap": chunk_overlap, "chunk_unit": chunk_unit}
     options = {name: value for name, value in given.items() if value is not None}
     with document_display(remote.err, len(selection.sources), only_live=remote.as_json) as display:
         report = send(remote.client, kb, selection.sources, watcher=display, options=options, wait=wait)

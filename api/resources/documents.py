@@ -14,6 +14,7 @@ from api.parameters import part, read_query
 from api.resources.tasks import address
 from api.schemas import DocumentRequest, Paged, UploadFields
 from api.uploads import received
+from pipelines.documents.metadata import checked_metadata, metadata_of_form
 from pipelines.documents.values import ChunkOptions
 from tasks.errors import InvalidField, NotFound
 from tasks.ids import parse_id
@@ -72,6 +73,7 @@ class Documents:
                 name=asked.name or upload.filename,
                 path=upload.path,
                 options=_options(asked),
+                metadata=metadata_of_form(asked.metadata),
                 created_by=caller.created_by,
             )
 
@@ -80,6 +82,7 @@ class Documents:
         common: dict[str, Any] = {
             "owner": caller.owner,
             "options": _options(body),
+            "metadata": checked_metadata(body.metadata),
             "created_by": caller.created_by,
         }
         if body.text is not None and body.file_path is not None:
@@ -96,7 +99,7 @@ class Documents:
 def _options(asked: DocumentRequest | UploadFields) -> ChunkOptions:
     if asked.chunk_overlap >= asked.chunk_size:
         raise InvalidField.of("chunk_overlap", "must be less than chunk_size")
-    return ChunkOptions(size=asked.chunk_size, overlap=asked.chunk_overlap)
+    return ChunkOptions(size=asked.chunk_size, overlap=asked.chunk_overlap, unit=asked.chunk_unit)
 
 
 def _known(document_id: str) -> UUID:

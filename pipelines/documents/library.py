@@ -3,13 +3,14 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import msgspec
 
 from actors.submission import Order, Submission
 from pipelines.documents.embedders.port import Embedder
+from pipelines.documents.metadata import Metadata
 from pipelines.documents.sources import Sources
 from pipelines.documents.store.facade import DocumentStore
 from pipelines.documents.store.records import Document as KeptDocument
@@ -66,24 +67,46 @@ class Library:
         self._store.knowledge_bases.delete(kb_id, owner)
 
     def add_text(
-        self, kb_id: str, *, owner: str | None, name: str, text: str, options: ChunkOptions, created_by: str
+        self,
+        kb_id: str,
+        *,
+        owner: str | None,
+        name: str,
+        text: str,
+        options: ChunkOptions,
+        created_by: str,
+        metadata: Metadata | None = None,
     ) -> AddedDocument:
         """Submit a text as a document. Raises `NotFound`, `InvalidField`."""
         with tempfile.TemporaryDirectory(prefix="callboard-") as folder:
             path = Path(folder) / "text"
             path.write_text(text, encoding="utf-8")
             return self.add_upload(
-                kb_id, owner=owner, name=name, path=path, options=options, created_by=created_by
+                kb_id,
+                owner=owner,
+                name=name,
+                path=path,
+                options=options,
+                created_by=created_by,
+                metadata=metadata,
             )
 
     def add_upload(
-        self, kb_id: str, *, owner: str | None, name: str, path: Path, options: ChunkOptions, created_by: str
+        self,
+        kb_id: str,
+        *,
+        owner: str | None,
+        name: str,
+        path: Path,
+        options: ChunkOptions,
+        created_by: str,
+        metadata: Metadata | None = None,
     ) -> AddedDocument:
         """Submit a local file, which is copied, as a document. Raises `NotFound`, `InvalidField`."""
         kb = self._kb(kb_id, owner)
         _check_name(name)
         blob, _, _ = self._sources.keep(path)
-        source = Source(blob=blob, name=name, chunk_size=options.size, chunk_overlap=options.overlap)
+        source = Source(blob=blob, name=name, metadata=metadata, **_cut(options))
         return self._submit(kb, source, created_by)
 
     def add_file(
@@ -95,14 +118,13 @@ class Library:
         name: str | None,
         options: ChunkOptions,
         created_by: str,
+        metadata: Metadata | None = None,
     ) -> AddedDocument:
         """Submit a file below an allowed root as a document. Raises `NotFound`, `InvalidField`."""
         kb = self._kb(kb_id, owner)
         if name is not None:
             _check_name(name)
-        source = Source(
-            file_path=file_path, name=name, chunk_size=options.size, chunk_overlap=options.overlap
-        )
+        source = Source(file_path=file_path, name=name, metadata=metadata, **_cut(options))
         return self._submit(kb, source, created_by)
 
     def documents(
@@ -150,6 +172,14 @@ class Library:
         self._submission.record([tasks], patience=PATIENCE_SECONDS).result()
         document = self._store.documents.register(kb, tasks[0].payload["name"], order.id)
         return AddedDocument(document_id=document.id, task_id=order.id)
+
+
+def _cut(options: ChunkOptions) -> dict[str, Any]:
+    return {
+        "chunk_size": options.size,
+        "chunk_overlap": options.overlap,
+        "chunk_unit": options.unit,
+    }
 
 
 def _check_name(name: str) -> None:

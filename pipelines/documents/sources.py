@@ -11,6 +11,7 @@ import msgspec
 from actors.definitions import convert
 from actors.submission import Order
 from pipelines.documents.blobs import Blobs
+from pipelines.documents.metadata import checked_metadata
 from pipelines.documents.store.facade import DocumentStore
 from pipelines.documents.values import Source
 from tasks.errors import InvalidField, NotFound
@@ -37,6 +38,7 @@ class Sources:
         source: Source = convert(order.payload, Source, "payload")
         if source.chunk_overlap >= source.chunk_size:
             raise InvalidField.of("payload.chunk_overlap", "must be smaller than chunk_size")
+        checked_metadata(source.metadata, "payload.metadata")
         if (source.file_path is None) == (source.blob is None):
             raise InvalidField.of(
                 "payload.file_path", "is required: the path of a file below an allowed root"

@@ -72,6 +72,8 @@ def validate(source: Source) -> Validated | Done:
         sha256=sha256,
         chunk_size=source.chunk_size,
         chunk_overlap=source.chunk_overlap,
+        chunk_unit=source.chunk_unit,
+        metadata=source.metadata,
     )
 
 
@@ -89,10 +91,14 @@ def convert(source: Validated) -> Converted:
 @stage(queue="documents", retries=3, timeout=120)
 def chunk(converted: Converted) -> list[ChunkRef]:
     """Cut the text on headings and sentences."""
-    shop = current_task().use(Workshop)
+    shop, kb = _shop_and_kb()
     source = converted.source
     text = shop.blobs.get(converted.text).decode()
-    pieces = chunking.split(text, size=source.chunk_size, overlap=source.chunk_overlap)
+    # In characters no embedder is needed, which would have to be loaded first.
+    count = shop.embedder(kb.embedder).count_tokens if source.chunk_unit == "tokens" else None
+    pieces = chunking.split(
+        text, size=source.chunk_size, overlap=source.chunk_overlap, unit=source.chunk_unit, count=count
+    )
     if not pieces:
         raise EmptyDocument("There is no text in the document.")
     if len(pieces) > MOST_CHUNKS:
@@ -108,12 +114,20 @@ def embed(batch: list[ChunkRef]) -> Embedded:
     """Make the vectors of those chunks whose text is new to the knowledge base's model."""
     shop, kb = _shop_and_kb()
     kept = _read_chunks(shop, batch[0].chunks)
-    texts = {_hash(text): text for text in (kept.chunks[ref.ordinal].text for ref in batch)}
+    embedder = shop.embedder(kb.embedder)
+    in_order = [kept.chunks[ref.ordinal].text for ref in batch]
+    texts = {_hash(text): text for text in in_order}
     missing = sorted(shop.store.vectors.missing(kb.embedder, list(texts)))
     if missing:
-        vectors = shop.embedder(kb.embedder).passages([texts[one] for one in missing])
+        vectors = embedder.passages([texts[one] for one in missing])
         shop.store.vectors.save(kb.embedder, missing, vectors)
-    return Embedded(chunks=batch[0].chunks, embedded=len(missing), reused=len(batch) - len(missing))
+    return Embedded(
+        chunks=batch[0].chunks,
+        embedded=len(missing),
+        reused=len(batch) - len(missing),
+        first=batch[0].ordinal,
+        tokens=tuple(map(embedder.count_tokens, in_order)),
+    )
 
 
 @stage(queue="documents", retries=3, timeout=300)
@@ -125,12 +139,9 @@ def store(parts: list[Embedded]) -> Stored:
     shop.store.versions.store(
         source.document_id,
         source.version,
-        [
-            NewChunk(one.ordinal, one.text, one.heading_path, one.start, one.end, _hash(one.text))
-            for one in kept.chunks
-        ],
+        _new_chunks(kept, parts),
         model=kb.embedder,
-        content=Content(source.media_type, source.size_bytes, source.sha256, _cut(source)),
+        content=Content(source.media_type, source.size_bytes, source.sha256, _cut(source), source.metadata),
     )
     return Stored(
         source=source,
@@ -191,9 +202,15 @@ def _already_there(
     shop: Workshop, kb: KeptKnowledgeBase, name: str, sha256: str, source: Source
 ) -> Report | None:
     same = shop.store.documents.find_unchanged(kb, name, sha256)
-    if same is not None and dict(same.metadata) == _cut(source):
+    if same is not None and dict(same.cut) == _cut(source):
+        updated = source.metadata is not None and shop.store.documents.describe(same.id, source.metadata)
         return Report(
-            document_id=same.id, name=name, version=same.version, chunks=same.chunks, unchanged=True
+            document_id=same.id,
+            name=name,
+            version=same.version,
+            chunks=same.chunks,
+            unchanged=not updated,
+            metadata_updated=updated,
         )
     twin = shop.store.documents.find_duplicate(kb, name, sha256) if same is None else None
     if twin is None:
@@ -205,7 +222,25 @@ def _already_there(
 
 def _cut(source: Source | Validated) -> dict[str, Any]:
     """How a document is cut: with other options the same bytes are another version."""
-    return {"chunk_size": source.chunk_size, "chunk_overlap": source.chunk_overlap}
+    cut: dict[str, Any] = {"chunk_size": source.chunk_size, "chunk_overlap": source.chunk_overlap}
+    # Documents of former releases were cut in characters and do not say so.
+    return cut if source.chunk_unit == "characters" else cut | {"chunk_unit": source.chunk_unit}
+
+
+def _new_chunks(kept: KeptChunks, parts: list[Embedded]) -> list[NewChunk]:
+    tokens = {part.first + n: count for part in parts for n, count in enumerate(part.tokens)}
+    return [
+        NewChunk(
+            one.ordinal,
+            one.text,
+            one.heading_path,
+            one.start,
+            one.end,
+            _hash(one.text),
+            tokens.get(one.ordinal),
+        )
+        for one in kept.chunks
+    ]
 
 
 def _kept(piece: chunking.Chunk) -> KeptChunk:

@@ -1,30 +1,37 @@
 """What the stages of the document pipeline hand to each other, and what users get."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 
 ChunkSize = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 ChunkOverlap = Annotated[int, msgspec.Meta(ge=0, le=99_999)]
+ChunkUnit = Literal["characters", "tokens"]
 
 
 class ChunkOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a document is cut, in characters."""
+    """How a document is cut; tokens are those of the knowledge base's embedder."""
 
     size: int = 1_000
     overlap: int = 200
+    unit: ChunkUnit = "characters"
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The payload of ``document_processing``: a ``file_path``, or the ``blob`` of an upload."""
+    """The payload of ``document_processing``: a ``file_path``, or the ``blob`` of an upload.
+
+    ``metadata`` is what the user says about the document; left out, what is there stays.
+    """
 
     file_path: str | None = None
     blob: str | None = None
     name: str | None = None
     chunk_size: ChunkSize = 1_000
     chunk_overlap: ChunkOverlap = 200
+    chunk_unit: ChunkUnit = "characters"
+    metadata: dict[str, Any] | None = None
 
 
 class Validated(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +46,8 @@ class Validated(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     chunk_size: int
     chunk_overlap: int
+    chunk_unit: ChunkUnit = "characters"
+    metadata: dict[str, Any] | None = None
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,11 +83,16 @@ class KeptChunks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch of chunks whose vectors are there: how many were made, and how many were there already."""
+    """A batch of chunks whose vectors are there: how many were made, and how many were there already.
+
+    ``tokens`` counts those of each chunk, beginning with the chunk ``first``.
+    """
 
     chunks: str
     embedded: int
     reused: int
+    first: int = 0
+    tokens: tuple[int, ...] = ()
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +105,10 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of ``document_processing``. ``removed`` counts chunks of older versions."""
+    """The result of ``document_processing``. ``removed`` counts chunks of older versions.
+
+    ``metadata_updated`` says that the bytes are those of the searchable version, but not the metadata.
+    """
 
     document_id: UUID
     name: str
@@ -101,6 +118,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reused: int = 0
     removed: int = 0
     unchanged: bool = False
+    metadata_updated: bool = False
     duplicate_of: UUID | None = None
 
 

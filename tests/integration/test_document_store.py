@@ -57,7 +57,7 @@ def chunks_of(texts: Sequence[str]) -> list[NewChunk]:
 
 def content_of(texts: Sequence[str], **metadata: Any) -> Content:
     raw = "\n".join(texts).encode()
-    return Content("text/plain", len(raw), hashlib.sha256(raw).hexdigest(), metadata)
+    return Content("text/plain", len(raw), hashlib.sha256(raw).hexdigest(), metadata=metadata or None)
 
 
 def embed(store: DocumentStore, texts: Sequence[str]) -> None:
@@ -300,6 +300,43 @@ class TestVersions:
         assert (document.sha256, document.metadata) == (content_of(texts).sha256, {"chunk_size": 1000})
         assert chunk_rows(store, database) == [(1, "one"), (1, "two"), (1, "one")]
 
+    def test_what_users_say_outlives_a_version_that_says_nothing(
+        self, store: DocumentStore, kb: KnowledgeBase, database: Any
+    ) -> None:
+        # Given a document with metadata
+        texts = ["First."]
+        embed(store, texts)
+        document = store.documents.register(kb, "a.md")
+        store.versions.store(
+            document.id,
+            store.versions.begin(document.id),
+            [chunk._replace(tokens=3) for chunk in chunks_of(texts)],
+            model=MODEL,
+            content=content_of(texts, author="Ann", tags=["new"]),
+        )
+
+        # When a new version says nothing about it
+        version = store.versions.begin(document.id)
+        store.versions.store(
+            document.id,
+            version,
+            chunks_of(texts),
+            model=MODEL,
+            content=Content("text/plain", 1, "", {"a": 1}),
+        )
+
+        # Then the metadata is as it was, the cut is the new one, and tokens are where they were counted
+        found = store.documents.get(kb, document.id)
+        assert (found.metadata, found.cut) == ({"author": "Ann", "tags": ["new"]}, {"a": 1})
+        with session(database):
+            rows = database.execute_sql("SELECT tokens FROM chunks ORDER BY version").fetchall()
+        assert rows == [(3,), (None,)]
+
+        # And replacing it is news once
+        assert store.documents.describe(document.id, {"author": "Bob"})
+        assert not store.documents.describe(document.id, {"author": "Bob"})
+        assert store.documents.get(kb, document.id).metadata == {"author": "Bob"}
+
     def test_versions_begun_at_once_all_differ(self, store: DocumentStore, kb: KnowledgeBase) -> None:
         document = store.documents.register(kb, "a.txt")
 
@@ -451,5 +488,5 @@ class TestVersions:
 
 
 def test_the_schema_is_applied_once(database: Any) -> None:
-    assert migrate(database, MIGRATIONS) == ["0001_documents.sql"]
+    assert migrate(database, MIGRATIONS) == ["0001_documents.sql", "0002_metadata.sql"]
     assert migrate(database, MIGRATIONS) == []

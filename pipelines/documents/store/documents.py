@@ -1,5 +1,7 @@
 """Documents: register, find, list and delete them."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +14,9 @@ from pipelines.documents.store.records import Document, KnowledgeBase, Page
 from tasks.database import session
 from tasks.errors import NotFound
 from tasks.ids import new_id
+
+_DESCRIBE = """
+UPDATE documents SET metadata = %s::jsonb, updated_at = now() WHERE id = %s AND metadata <> %s::jsonb"""
 
 
 class Documents:
@@ -66,6 +71,12 @@ class Documents:
         """The oldest searchable document of another name than ``name`` with the bytes of ``sha256``."""
         others = _searchable(kb, sha256).where(DocumentRow.name != _name(name))
         return self._first(others.order_by(DocumentRow.id))
+
+    def describe(self, document_id: UUID, metadata: Mapping[str, Any]) -> bool:
+        """Replace what users say about a document; whether that was anything new."""
+        value = json.dumps(dict(metadata))
+        with session(self._database):
+            return bool(self._database.execute_sql(_DESCRIBE, (value, document_id, value)).rowcount)
 
     def delete(self, kb: KnowledgeBase, document_id: UUID) -> None:
         """Remove the document with all versions and chunks. Raises `NotFound`."""

@@ -40,6 +40,7 @@ class DocumentRow(Model):
     chunks = IntegerField()
     task_id = UUIDField(null=True)
     metadata: Any = BinaryJSONField(index=False)
+    cut: Any = BinaryJSONField(index=False)
     created_at = DateTimeTZField()
     updated_at = DateTimeTZField()
 

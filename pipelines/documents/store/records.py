@@ -40,7 +40,8 @@ class KnowledgeBase:
 class Document:
     """A document by name; ``version`` is the one that searches see (0: none yet).
 
-    ``media_type``, ``size_bytes``, ``sha256``, ``chunks`` and ``metadata`` describe that version.
+    ``media_type``, ``size_bytes``, ``sha256``, ``chunks`` and ``cut`` (the options it was cut by)
+    describe that version, ``metadata`` is what users say about the document.
     """
 
     id: UUID
@@ -54,24 +55,29 @@ class Document:
     chunks: int
     task_id: UUID | None
     metadata: Mapping[str, Any]
+    cut: Mapping[str, Any]
     created_at: datetime
     updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The facts about the bytes that a version was made from; ``metadata`` is the caller's own (JSON)."""
+    """The facts about the bytes that a version was made from.
+
+    ``cut`` holds the options it was cut by, ``metadata`` is the users' own; None leaves it as it is.
+    """
 
     media_type: str
     size_bytes: int
     sha256: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    cut: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] | None = None
 
 
 class NewChunk(NamedTuple):
     """A chunk to be stored: its place, its text, and the characters ``[start, end)`` it came from.
 
-    ``text_hash`` names the text in the cache of embeddings.
+    ``text_hash`` names the text in the cache of embeddings; ``tokens`` is None where nobody counted.
     """
 
     ordinal: int
@@ -80,6 +86,7 @@ class NewChunk(NamedTuple):
     start: int
     end: int
     text_hash: bytes
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ _CLEAR = "DELETE FROM chunks WHERE document_id = %s AND version = %s"
 
 _INSERT = """
 INSERT INTO chunks (document_id, version, ordinal, kb, text, heading_path, start_offset, end_offset,
-                    text_hash, dim, embedding, tsv)
+                    text_hash, tokens, dim, embedding, tsv)
 SELECT d.id, %(version)s, new.ordinal, d.kb, new.text, new.heading_path, new.start_offset, new.end_offset,
-       new.text_hash, k.dim, v.embedding, to_tsvector('english', new.lexemes)
+       new.text_hash, new.tokens, k.dim, v.embedding, to_tsvector('english', new.lexemes)
 FROM json_to_recordset(%(chunks)s::json) AS new (ordinal int, text text, heading_path text[],
-         start_offset int, end_offset int, text_hash bytea, lexemes text)
+         start_offset int, end_offset int, text_hash bytea, tokens int, lexemes text)
 JOIN vectors v ON v.model = %(model)s AND v.text_hash = new.text_hash
 JOIN documents d ON d.id = %(document_id)s
 JOIN knowledge_bases k ON k.key = d.kb AND k.dim = vector_dims(v.embedding)"""
@@ -42,7 +42,8 @@ JOIN knowledge_bases k ON k.key = d.kb AND k.dim = vector_dims(v.embedding)"""
 # A newer version may have become visible in the meantime: then this one never does.
 _FLIP = """
 UPDATE documents SET version = %(version)s, chunks = %(count)s, media_type = %(media_type)s,
-       size_bytes = %(size_bytes)s, sha256 = %(sha256)s, metadata = %(metadata)s::jsonb, updated_at = now()
+       size_bytes = %(size_bytes)s, sha256 = %(sha256)s, cut = %(cut)s::jsonb,
+       metadata = coalesce(%(metadata)s::jsonb, metadata), updated_at = now()
 WHERE id = %(document_id)s AND version < %(version)s"""
 
 _REMOVE_OLD = """
@@ -120,7 +121,8 @@ class Versions:
             "media_type": content.media_type,
             "size_bytes": content.size_bytes,
             "sha256": content.sha256,
-            "metadata": json.dumps(dict(content.metadata)),
+            "cut": json.dumps(dict(content.cut)),
+            "metadata": None if content.metadata is None else json.dumps(dict(content.metadata)),
         }
         return bool(self._database.execute_sql(_FLIP, values).rowcount)
 
@@ -134,6 +136,7 @@ def _row(chunk: NewChunk) -> Mapping[str, Any]:
         "start_offset": chunk.start,
         "end_offset": chunk.end,
         "text_hash": f"\\x{chunk.text_hash.hex()}",
+        "tokens": chunk.tokens,
         "lexemes": document_lexemes(text),
     }
 
