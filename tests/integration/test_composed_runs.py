@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
@@ -17,10 +18,11 @@ HARVESTS = {9: "450 in 9", 2: "refuse: [30, 2]"}
 
 
 @pytest.fixture
-def garden(board: Installation) -> Installation:
-    """An installation whose clock knows the pipeline."""
-    board.start_clock(ACTORS=ACTORS)
-    return board
+def garden(board: Installation) -> Iterator[Installation]:
+    """An installation with a clock that knows the pipeline."""
+    clock = board.start_clock(ACTORS=ACTORS)
+    yield board
+    clock.kill()
 
 
 def submit(board: Installation, seeds: int) -> UUID:
