@@ -240,10 +240,30 @@ class Client(Reads, Verbs):
         return read(answer, Accepted)
 
     def search(
-        self, kb: str, q: str, limit: int = 10, mode: str = "hybrid", explain: bool = False
+        self,
+        kb: str,
+        q: str,
+        limit: int = 10,
+        mode: str = "hybrid",
+        explain: bool = False,
+        *,
+        documents: Sequence[str] = (),
+        where: Mapping[str, str | Sequence[str]] | None = None,
+        weight: float | None = None,
+        highlight: bool = False,
     ) -> list[Hit]:
-        """Return the pieces of documents that answer ``q``, the best first."""
-        query = {"q": q, "limit": limit, "mode": mode, "explain": explain or None}
+        """Return the pieces of documents that answer ``q``, the best first.
+
+        ``documents`` and ``where`` (metadata: all keys, any of a key's values) narrow the search; ``weight``
+        is the vectors' share of the score, 0 to 1; ``highlight`` asks where the words are in each hit.
+        """
+        query: dict[str, Any] = {"q": q, "limit": limit, "mode": mode, "explain": explain or None}
+        query |= {"weight": weight, "highlight": highlight or None}
+        query["document_id"] = ",".join(map(str, documents)) or None
+        query |= {
+            f"metadata.{key}": values if isinstance(values, str) else list(values)
+            for key, values in (where or {}).items()
+        }
         return read(self._get(_kb_path(kb) + "/search", query, patience=_PATIENT), _Hits).hits
 
     # The server

@@ -126,6 +126,8 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     heading_path: list[str] = []
     start: int = 0
     end: int = 0
+    tokens: int | None = None
+    highlights: list[tuple[int, int]] = []
     explanation: dict[str, Any] | None = None
 
 

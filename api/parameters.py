@@ -3,7 +3,9 @@
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 from falcon.asgi import Request
@@ -12,12 +14,17 @@ from actors import fields
 from actors.fields import spell
 from actors.requests import in_utc, statuses
 from api.caller import Caller
-from api.schemas import Paged, TaskListing
+from api.schemas import Paged, SearchRequest, TaskListing
+from pipelines.documents.store.checks import storable
+from pipelines.documents.store.filters import Filter
 from tasks.errors import InvalidField
+from tasks.ids import parse_id
 from tasks.records import FURTHEST, Page, TaskFilter
 
 S = TypeVar("S", bound=msgspec.Struct)
 PAGE_SIZE = 20
+METADATA = "metadata."
+MOST_VALUES = 100
 #: "+02:00" in a query string that nobody escaped arrives as " 02:00".
 LOST_PLUS = re.compile(r" (?=\d\d:\d\d$)")
 MOMENTS = ("created_after", "created_before", "start_time", "end_time")
@@ -42,12 +49,47 @@ def read_query(req: Request, schema: type[S]) -> S:
     Raises:
       InvalidField: parameters are unknown, given twice or do not fit.
     """
+    return _read(req.params, schema)
+
+
+def read_search(req: Request) -> tuple[SearchRequest, Filter]:
+    """The query string of a search, and which documents it is narrowed to.
+
+    Raises:
+      InvalidField: as `read_query` does; a document's id is none, or there are too many values.
+    """
+    params = {name: value for name, value in req.params.items() if not name.startswith(METADATA)}
+    asked = _read(params, SearchRequest)
+    wanted = {
+        name.removeprefix(METADATA): [value] if isinstance(value, str) else list(value)
+        for name, value in req.params.items()
+        if name.startswith(METADATA)
+    }
+    for key, values in wanted.items():
+        if not key or storable(key) != key:
+            raise InvalidField.of(spell(METADATA + key), "needs a key: write metadata.author=Ann")
+        if any(storable(value) != value for value in values):
+            raise InvalidField.of(spell(METADATA + key), "holds a character that cannot be stored")
+    if sum(map(len, wanted.values())) > MOST_VALUES:
+        raise InvalidField.of("metadata", f"at most {MOST_VALUES} values can be asked for at once")
+    return asked, Filter(_document_ids(asked.document_id or ""), wanted)
+
+
+def _document_ids(text: str) -> list[UUID]:
+    ids = [parse_id(one) for one in text.split(",") if one]
+    known = [one for one in ids if one is not None]
+    if len(known) < len(ids):
+        raise InvalidField.of("document_id", "must be ids of documents, by commas or repeated")
+    return known
+
+
+def _read(params: Mapping[str, str | list[str]], schema: type[S]) -> S:
     given: dict[str, str] = {}
     errors: list[tuple[str, str]] = []
-    for name, value in req.params.items():
+    for name, value in params.items():
         texts = [value] if isinstance(value, str) else value
         text = ",".join(texts)
-        if len(texts) > 1 and name != "status":
+        if len(texts) > 1 and name not in ("status", "document_id"):
             errors.append((spell(name), "is given more than once"))
         elif "\0" in text:
             errors.append((spell(name), "holds a NUL character"))

@@ -128,12 +128,21 @@ class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The query string of a search."""
+    """The query string of a search.
+
+    Beside these, ``metadata.KEY=value`` narrows it to documents with that value; repeat it for other
+    keys (all must fit) or other values of one key (any may).
+    """
 
     q: Annotated[str, Meta(min_length=1, max_length=2_000)]
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     mode: Literal["hybrid", "text", "vector"] = "hybrid"
     explain: bool = False
+    highlight: bool = False
+    weight: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    document_id: Annotated[str, Meta(description="Ids, by commas or repeated.", max_length=4_000)] | None = (
+        None
+    )
 
 
 class KnowledgeBaseRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from api.cli.errors import BadInput
 from api.cli.remote import Remote, client_command
 from api.cli.text import clean
 from api.client import Hit
@@ -35,17 +36,50 @@ _COMMON_WORDS = (
     help="By words, by meaning, or by both.",
 )
 @click.option("--explain", is_flag=True, help="Tell how each hit earned its score.")
+@click.option("--document", "documents", multiple=True, metavar="ID", help="Only in this document.")
+@click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only where the metadata says so.")
+@click.option("--weight", type=click.FloatRange(0, 1), help="The share of meaning in the score; 0.5.")
 @client_command
-def search(remote: Remote, kb: str, query: tuple[str, ...], limit: int, mode: str, explain: bool) -> None:
+def search(
+    remote: Remote,
+    kb: str,
+    query: tuple[str, ...],
+    limit: int,
+    mode: str,
+    explain: bool,
+    documents: tuple[str, ...],
+    where: tuple[str, ...],
+    weight: float | None,
+) -> None:
     """Ask a knowledge base; the words of QUERY are one question."""
     question = " ".join(query)
-    hits = remote.client.search(kb, question, limit=limit, mode=mode, explain=explain)
+    hits = remote.client.search(
+        kb,
+        question,
+        limit=limit,
+        mode=mode,
+        explain=explain,
+        documents=documents,
+        where=_wanted(where),
+        weight=weight,
+        highlight=True,
+    )
     if remote.as_json:
         remote.show_json({"hits": hits})
     elif hits:
         show_hits(remote.out, question, hits)
     else:
         remote.say(f"Nothing was found in {kb}: ask in other words, or ingest more documents.")
+
+
+def _wanted(where: Iterable[str]) -> dict[str, list[str]]:
+    wanted: dict[str, list[str]] = {}
+    for one in where:
+        key, equals, value = one.partition("=")
+        if not key or not equals:
+            raise BadInput(f"--where {one!r} is no KEY=VALUE: write --where author=Ann")
+        wanted.setdefault(key, []).append(value)
+    return wanted
 
 
 def show_hits(console: Console, question: str, hits: Sequence[Hit]) -> None:
@@ -57,7 +91,9 @@ def show_hits(console: Console, question: str, hits: Sequence[Hit]) -> None:
             place.append(" › ", "dim").append(clean(heading), "cyan")
         place.append(f"  {hit.score:.3f}", "yellow")
         console.print(place)
-        console.print(Padding(highlighted(snippet(hit.text, words), words), (0, 3), expand=False))
+        # What the server matched, stems and all; without highlights what the question says.
+        marks = list(dict.fromkeys(hit.text[start:end].lower() for start, end in hit.highlights)) or words
+        console.print(Padding(highlighted(snippet(hit.text, marks), marks), (0, 3), expand=False))
         if hit.explanation:
             console.print(Padding(Text(_explained(hit.explanation), "dim"), (0, 3), expand=False))
 

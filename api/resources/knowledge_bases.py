@@ -6,8 +6,8 @@ from actors import fields
 from api.caller import caller_of
 from api.desk import Desk
 from api.media import read_object, render
-from api.parameters import part, read_query
-from api.schemas import KnowledgeBaseRequest, Paged, SearchRequest
+from api.parameters import part, read_query, read_search
+from api.schemas import KnowledgeBaseRequest, Paged
 from tasks.errors import InvalidField
 
 
@@ -57,7 +57,7 @@ class KnowledgeBases:
 
     async def on_get_search(self, req: Request, resp: Response, kb_id: str) -> None:
         """The chunks that fit a question best."""
-        asked = read_query(req, SearchRequest)
+        asked, wanted = read_search(req)
         hits = await self._desk.work(
             self._library.search,
             kb_id,
@@ -66,5 +66,8 @@ class KnowledgeBases:
             limit=asked.limit,
             mode=asked.mode,
             explain=asked.explain,
+            filter=wanted,
+            weight=asked.weight,
+            highlight=asked.highlight,
         )
         render(resp, {"hits": hits})

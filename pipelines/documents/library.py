@@ -13,10 +13,20 @@ from pipelines.documents.embedders.port import Embedder
 from pipelines.documents.metadata import Metadata
 from pipelines.documents.sources import Sources
 from pipelines.documents.store.facade import DocumentStore
+from pipelines.documents.store.filters import Filter
 from pipelines.documents.store.records import Document as KeptDocument
 from pipelines.documents.store.records import Hit as FoundHit
 from pipelines.documents.store.records import KnowledgeBase as KeptKnowledgeBase
-from pipelines.documents.values import AddedDocument, ChunkOptions, Document, Hit, KnowledgeBase, Source
+from pipelines.documents.store.search import EVERYTHING
+from pipelines.documents.values import (
+    AddedDocument,
+    ChunkOptions,
+    Document,
+    Explanation,
+    Hit,
+    KnowledgeBase,
+    Source,
+)
 from tasks.errors import InvalidField
 
 PATIENCE_SECONDS = 5.0
@@ -143,9 +153,22 @@ class Library:
         self._store.documents.delete(self._kb(kb_id, owner), document_id)
 
     def search(
-        self, kb_id: str, *, owner: str | None, q: str, limit: int, mode: str, explain: bool
+        self,
+        kb_id: str,
+        *,
+        owner: str | None,
+        q: str,
+        limit: int,
+        mode: str,
+        explain: bool,
+        filter: Filter = EVERYTHING,
+        weight: float = 0.5,
+        highlight: bool = False,
     ) -> list[Hit]:
-        """The chunks that answer ``q`` best. Raises `NotFound`, `InvalidField`."""
+        """The chunks that answer ``q`` best, of the documents that ``filter`` leaves.
+
+        Raises `NotFound`, `InvalidField`.
+        """
         kb = self._kb(kb_id, owner)
         wanted: Mode | None = next((one for one in get_args(Mode) if one == mode), None)
         if wanted is None:
@@ -153,7 +176,17 @@ class Library:
         if not q.strip():
             raise InvalidField.of("q", "is required: what to search for")
         vector = None if wanted == "text" else self._embedder(kb.embedder).query(q)
-        hits = self._store.search(kb, q, vector, limit=limit, mode=wanted, explain=explain)
+        hits = self._store.search(
+            kb,
+            q,
+            vector,
+            limit=limit,
+            mode=wanted,
+            explain=explain,
+            weight=weight,
+            filter=filter,
+            highlight=highlight,
+        )
         return [_hit(one) for one in hits]
 
     def _kb(self, kb_id: str, owner: str | None) -> KeptKnowledgeBase:
@@ -224,5 +257,9 @@ def _hit(one: FoundHit) -> Hit:
         heading_path=list(one.heading_path),
         start=one.start,
         end=one.end,
-        explanation=None if one.explanation is None else msgspec.to_builtins(one.explanation),
+        tokens=one.tokens,
+        highlights=None if one.highlights is None else list(one.highlights),
+        explanation=None
+        if one.explanation is None
+        else msgspec.convert(one.explanation, Explanation, from_attributes=True),
     )

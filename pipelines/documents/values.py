@@ -150,8 +150,28 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """How a hit earned its score, which is the sum of both contributions.
+
+    Ranks begin with 1; ``text_score`` is Postgres' ts_rank, ``vector_score`` the cosine (-1 to 1); null
+    where a half did not find the hit. A contribution is weight · 61 / (60 + rank).
+    """
+
+    text_rank: int | None
+    text_score: float | None
+    text_weight: float
+    text_contribution: float
+    vector_rank: int | None
+    vector_score: float | None
+    vector_weight: float
+    vector_contribution: float
+
+
 class Hit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A chunk that answers a question."""
+    """A chunk that answers a question.
+
+    ``highlights`` are the ranges [start, end) of ``text`` that matched words of the question.
+    """
 
     text: str
     score: float
@@ -160,7 +180,9 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     heading_path: list[str]
     start: int
     end: int
-    explanation: dict[str, Any] | None = None
+    tokens: int | None = None
+    highlights: list[tuple[int, int]] | None = None
+    explanation: Explanation | None = None
 
 
 class AddedDocument(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.documents.store import MIGRATIONS, Content, DocumentStore, KnowledgeBase, NewChunk
+from pipelines.documents.store.filters import Filter
 from pipelines.documents.store.indexes import ensure_vector_index
 from pipelines.documents.store.search import Search
 from tasks.database import session
@@ -301,3 +302,40 @@ def test_the_index_is_built_once_there_are_enough_vectors(
     assert ensure_vector_index(database, DIM, above=2)
     assert ensure_vector_index(database, DIM, above=10)
     assert not store.ensure_vector_index(4)
+
+
+def test_a_search_is_narrowed_to_documents_and_to_what_their_metadata_says(
+    store: DocumentStore, kb: KnowledgeBase
+) -> None:
+    # Given three documents with the same word, two of them described
+    for axis, name in enumerate(["a.md", "b.md", "c.md"]):
+        ingest(store, kb, name, ["A lease."], [direction(axis)])
+    ids = {one.name: one.id for one in store.documents.list(kb).items}
+    store.documents.describe(ids["a.md"], {"year": 2024, "tags": ["new", "hot"]})
+    store.documents.describe(ids["b.md"], {"year": "2024", "tags": "old"})
+
+    def found(**wanted: Any) -> set[str]:
+        hits = store.search(kb, "lease", direction(0), filter=Filter(**wanted), explain=True)
+        assert all(
+            hit.explanation
+            and hit.score
+            == pytest.approx(hit.explanation.text_contribution + hit.explanation.vector_contribution)
+            for hit in hits
+        )
+        return {hit.name for hit in hits}
+
+    # Then keys are all asked for, values any of them, in lists too, and a number is as good as its text
+    assert found(documents=[ids["c.md"]]) == {"c.md"}
+    assert found(metadata={"year": ["2024"]}) == {"a.md", "b.md"}
+    assert found(metadata={"year": ["2024"], "tags": ["hot"]}) == {"a.md"}
+    assert found(metadata={"tags": ["hot", "old"]}) == {"a.md", "b.md"}
+    assert found(metadata={"tags": ["cold"]}) == set()
+
+
+def test_a_hit_says_where_the_words_are(store: DocumentStore, kb: KnowledgeBase) -> None:
+    text = "The Retries of a task，任务队列 ﬁles"
+    ingest(store, kb, "a.md", [text], [direction(0)])
+
+    (hit,) = store.search(kb, "retry the 任务 队列 file", None, mode="text", highlight=True)
+
+    assert [text[start:end] for start, end in hit.highlights or ()] == ["Retries", "任务", "队列", "ﬁles"]

@@ -175,9 +175,20 @@ def test_documents_are_listed_read_and_removed(client: TestClient) -> None:
 
 
 def test_a_search_asks_the_library(client: TestClient) -> None:
-    answer = client.simulate_get(f"{BASES}/kb_123/search", params={"q": "贷款", "mode": "text", "limit": 3})
+    asked = {"q": "贷款", "mode": "text", "limit": 3, "weight": 0.2, "highlight": 1}
+    answer = client.simulate_get(f"{BASES}/kb_123/search", params=asked | {"metadata.tag": ["a", "b"]})
 
-    assert answer.json == {"hits": [{"text": "贷款", "limit": 3, "mode": "text", "explain": False}]}
+    assert answer.json["hits"] == [
+        {
+            "text": "贷款",
+            "limit": 3,
+            "mode": "text",
+            "explain": False,
+            "filter": {"documents": [], "metadata": {"tag": ["a", "b"]}},
+            "weight": 0.2,
+            "highlight": True,
+        }
+    ]
 
 
 @pytest.mark.parametrize("query", ["", "q=", "q=a&mode=fuzzy", "q=a&limit=0", "q=a&k=3", "q=%00", "q=a&q=b"])

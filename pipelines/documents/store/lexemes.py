@@ -60,11 +60,20 @@ def query_lexemes(text: str) -> str:
 
 def _words(text: str) -> Iterator[tuple[str, bool]]:
     """The words of ``text`` in order, and whether each is a CJK run."""
-    plain = unicodedata.normalize("NFKC", text[:LONGEST_TEXT]).casefold().translate(_GAPS)
-    for run in _RUNS.finditer(plain):
+    return ((run[0], is_cjk) for run, is_cjk in cut_words(plain(text[:LONGEST_TEXT])))
+
+
+def plain(text: str) -> str:
+    """``text`` in lower case and compatible forms, with a space for all that is in no word."""
+    return unicodedata.normalize("NFKC", text).casefold().translate(_GAPS)
+
+
+def cut_words(text: str) -> Iterator[tuple[re.Match[str], bool]]:
+    """The words of a `plain` text in order, and whether each is a CJK run."""
+    for run in _RUNS.finditer(text):
         is_cjk = run[1] is not None
         if is_cjk or len(run[0]) <= LONGEST_WORD:
-            yield run[0], is_cjk
+            yield run, is_cjk
 
 
 def _bigrams(run: str, *, tail: bool = False) -> Iterator[str]:

@@ -91,12 +91,19 @@ class NewChunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How a hit earned its score: its rank (from 1) and raw score in each half that found it."""
+    """How a hit earned its score: its rank (from 1) and raw score in each half that found it.
+
+    The score is the sum of both contributions; a half's is its weight times 61 / (60 + rank).
+    """
 
     text_rank: int | None
     text_score: float | None  # ts_rank
     vector_rank: int | None
     vector_score: float | None  # cosine similarity, -1 to 1
+    text_weight: float
+    vector_weight: float
+    text_contribution: float
+    vector_contribution: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +118,5 @@ class Hit:
     start: int
     end: int
     explanation: Explanation | None = None
+    tokens: int | None = None
+    highlights: Sequence[tuple[int, int]] | None = None

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from playhouse.pool import PooledPostgresqlDatabase
 
+from pipelines.documents.store.filters import Filter
+from pipelines.documents.store.highlights import highlights
 from pipelines.documents.store.indexes import EXACT_UP_TO
 from pipelines.documents.store.lexemes import query_lexemes
 from pipelines.documents.store.records import Explanation, Hit, KnowledgeBase
@@ -20,6 +23,10 @@ Vector = Sequence[float] | npt.NDArray[np.float32]
 CANDIDATES = 50  # of each half
 RANK_CONSTANT = 60  # of Reciprocal Rank Fusion: the larger, the less the first places stand out
 MOST_HITS = 1000
+EXACT_SHARE = 0.005  # of all rows: HNSW looks at 20,000, so that enough of a larger share are among them
+# What a filter leaves may all be far from the question, where HNSW does not come: exact for longer.
+FILTERED_EXACT = 5
+EVERYTHING = Filter()
 
 # Only for this transaction. HNSW finds its nearest first and filters by knowledge base after: it must go
 # on until enough are left. A plan kept from another knowledge base would be the wrong one for this.
@@ -29,7 +36,7 @@ SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw
 
 _BY_TEXT = """
 SELECT c.document_id, c.ordinal, ts_rank(c.tsv, to_tsquery('english', %(words)s), 1) AS score
-FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version
+FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version {filter}
 WHERE c.kb = %(kb)s AND c.tsv @@ to_tsquery('english', %(words)s)
 ORDER BY score DESC, c.document_id, c.ordinal LIMIT %(candidates)s"""
 
@@ -37,12 +44,12 @@ ORDER BY score DESC, c.document_id, c.ordinal LIMIT %(candidates)s"""
 # incomplete, one with few rows is read as fast: both are searched exactly (`+ 0` hides the index).
 _BY_VECTOR = """
 (SELECT c.document_id, c.ordinal, {distance} AS distance
- FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version
+ FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version {filter}
  WHERE c.kb = %(kb)s AND c.dim = {dim} AND (SELECT is_small FROM size)
  ORDER BY {distance} + 0, c.document_id, c.ordinal LIMIT %(candidates)s)
 UNION ALL
 (SELECT c.document_id, c.ordinal, {distance} AS distance
- FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version
+ FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version {filter}
  WHERE c.kb = %(kb)s AND c.dim = {dim} AND NOT (SELECT is_small FROM size)
  ORDER BY {distance} LIMIT %(candidates)s)"""
 
@@ -53,11 +60,12 @@ _NO_VECTOR = "SELECT NULL::uuid AS document_id, NULL::int AS ordinal, NULL::floa
 
 _SEARCH = """
 WITH few AS MATERIALIZED (
-    SELECT greatest(%(exact)s, 0.005 * reltuples)::bigint AS chunks
+    SELECT greatest(%(exact)s, %(exact_share)s * reltuples)::bigint AS chunks
     FROM pg_class WHERE oid = 'chunks'::regclass
 ), size AS MATERIALIZED (
     SELECT coalesce(sum(chunks), 0) <= (SELECT chunks FROM few) AS is_small
-    FROM (SELECT chunks FROM documents WHERE kb = %(kb)s AND chunks > 0 LIMIT (SELECT chunks + 1 FROM few)) d
+    FROM (SELECT chunks FROM documents d WHERE kb = %(kb)s AND chunks > 0 {filter}
+          LIMIT (SELECT chunks + 1 FROM few)) d
 ), by_text AS (
     SELECT *, row_number() OVER (ORDER BY score DESC, document_id, ordinal) AS rank FROM ({by_text}) t
 ), by_vector AS (
@@ -70,7 +78,7 @@ WITH few AS MATERIALIZED (
     FROM by_text t FULL JOIN by_vector v USING (document_id, ordinal)
     ORDER BY score DESC, document_id, ordinal LIMIT %(limit)s
 )
-SELECT c.text, f.score, d.id, d.name, c.heading_path, c.start_offset, c.end_offset,
+SELECT c.text, f.score, d.id, d.name, c.heading_path, c.start_offset, c.end_offset, c.tokens,
        f.text_rank, f.text_score, f.vector_rank, f.vector_score
 FROM fused f JOIN documents d ON d.id = f.document_id
 JOIN chunks c ON c.document_id = d.id AND c.version = d.version AND c.ordinal = f.ordinal
@@ -97,12 +105,15 @@ class Search:
         mode: Mode = "hybrid",
         explain: bool = False,
         weight: float = 0.5,
+        filter: Filter = EVERYTHING,
+        highlight: bool = False,
     ) -> list[Hit]:
         """The best ``limit`` chunks for ``text`` and its embedding ``vector``, best first.
 
         ``weight`` is the share of the vectors in a hybrid score, the words have the rest. A text with
         no words (or stop words only) is found by its vector alone. Mode "text" needs no vector,
-        mode "vector" no text. Raises `InvalidField`.
+        mode "vector" no text. ``filter`` leaves documents out, ``highlight`` asks where in the hits the
+        words are. Raises `InvalidField`.
         """
         _check(kb, vector, limit, mode, weight)
         values = {
@@ -111,28 +122,39 @@ class Search:
             "vector": None if vector is None else _vector_literal(vector),
             "candidates": max(CANDIDATES, limit),
             "limit": limit,
-            "exact": self._exact_up_to,
+            "exact": self._exact_up_to * (FILTERED_EXACT if filter else 1),
+            "exact_share": EXACT_SHARE * (FILTERED_EXACT if filter else 1),
             "k": RANK_CONSTANT,
             **_weights(mode, weight),
         }
+        condition, wanted = filter.condition()
         with session(self._database), self._database.atomic():
             self._database.execute_sql(_SETTINGS)
-            rows = self._database.execute_sql(_statement(kb.dim, mode), values).fetchall()
-        return [_hit(row, explain) for row in rows]
+            rows = self._database.execute_sql(_statement(kb.dim, mode, condition), values | wanted).fetchall()
+            marks = highlights(self._database, text, [row[0] for row in rows]) if highlight else None
+        share = _share(mode, weight)
+        hits = [_hit(row, share if explain else None) for row in rows]
+        return hits if marks is None else [replace(h, highlights=m) for h, m in zip(hits, marks, strict=True)]
 
 
-def _statement(dim: int, mode: Mode) -> str:
+def _statement(dim: int, mode: Mode, condition: str) -> str:
     """The SQL; the dimension is written out, because only then the planner sees that an index fits."""
-    by_vector = _BY_VECTOR.format(distance=_DISTANCE.format(dim=dim), dim=dim)
+    by_vector = _BY_VECTOR.format(distance=_DISTANCE.format(dim=dim), dim=dim, filter=condition)
     return _SEARCH.format(
-        by_text=_NO_TEXT if mode == "vector" else _BY_TEXT,
+        by_text=_NO_TEXT if mode == "vector" else _BY_TEXT.format(filter=condition),
         by_vector=_NO_VECTOR if mode == "text" else by_vector,
+        filter=condition,
     )
+
+
+def _share(mode: Mode, weight: float) -> float:
+    """The vectors' share of a score."""
+    return {"hybrid": weight, "vector": 1.0, "text": 0.0}[mode]
 
 
 def _weights(mode: Mode, weight: float) -> dict[str, float]:
     """Each half's weight, scaled so that first place in every half that takes part scores 1."""
-    share = {"hybrid": weight, "vector": 1.0, "text": 0.0}[mode]
+    share = _share(mode, weight)
     return {"text_weight": (1 - share) * (RANK_CONSTANT + 1), "vector_weight": share * (RANK_CONSTANT + 1)}
 
 
@@ -154,7 +176,25 @@ def _vector_literal(vector: Vector) -> str:
     return f"[{','.join(format(float(number), '.6g') for number in vector)}]"
 
 
-def _hit(row: Sequence[Any], explain: bool) -> Hit:
-    text, score, document_id, name, heading_path, start, end, *raw = row
-    explanation = Explanation(*raw) if explain else None
-    return Hit(text, score, document_id, name, tuple(heading_path), start, end, explanation)
+def _hit(row: Sequence[Any], share: float | None) -> Hit:
+    text, score, document_id, name, heading_path, start, end, tokens, *raw = row
+    explanation = None if share is None else _explanation(raw, share)
+    return Hit(text, score, document_id, name, tuple(heading_path), start, end, explanation, tokens)
+
+
+def _explanation(raw: Sequence[Any], share: float) -> Explanation:
+    text_rank, text_score, vector_rank, vector_score = raw
+    return Explanation(
+        text_rank=text_rank,
+        text_score=text_score,
+        vector_rank=vector_rank,
+        vector_score=vector_score,
+        text_weight=1 - share,
+        vector_weight=share,
+        text_contribution=_contribution(1 - share, text_rank),
+        vector_contribution=_contribution(share, vector_rank),
+    )
+
+
+def _contribution(weight: float, rank: int | None) -> float:
+    return 0.0 if rank is None else weight * (RANK_CONSTANT + 1) / (RANK_CONSTANT + rank)
