@@ -153,6 +153,14 @@ class KnowledgeBaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     user_id: Id | None = None
 
 
+_Number = Annotated[float, Meta(ge=-(2**53) + 1, le=2**53 - 1)]
+_Whole = Annotated[int, Meta(ge=-(2**53) + 1, le=2**53 - 1)]
+_Value = str | bool | _Whole | _Number
+_Key = Annotated[str, Meta(min_length=1, max_length=100)]
+#: What users say about a document (see `pipelines.documents.metadata`).
+DocumentMetadata = Annotated[dict[_Key, _Value | list[_Value]], Meta(max_length=32)]
+
+
 class DocumentRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The body of ``POST …/documents``: a text with its name, or a file that the server can read."""
 
@@ -162,7 +170,7 @@ class DocumentRequest(msgspec.Struct, frozen=True, kw_only=True):
     chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200
     chunk_unit: Literal["characters", "tokens"] = "characters"
-    metadata: dict[str, Any] | None = None
+    metadata: DocumentMetadata | None = None
 
 
 class UploadFields(msgspec.Struct, frozen=True, kw_only=True):

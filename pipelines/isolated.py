@@ -17,7 +17,6 @@ from actors.logs import TaskLogs
 from actors.registry import Registry
 from pipelines import logs
 from pipelines.catalogue import collect
-from tasks.locks import PostgresLocks
 from tasks.ports import Locks
 from tasks.settings import Settings
 
@@ -65,12 +64,18 @@ class AllResources(Resources):
     """What actors may use."""
 
     def __init__(self, settings: Settings, documents: Documents) -> None:
-        super().__init__({Locks: lambda: PostgresLocks(settings.database_url or "")})
+        super().__init__({Locks: lambda: _open_locks(settings)})
         self._documents = documents
 
     def get(self, kind: type[T]) -> T:
         """The process's one ``kind``."""
         return super().get(kind) if kind is Locks else self._documents.resources.get(kind)
+
+
+def _open_locks(settings: Settings) -> Locks:
+    from tasks.locks import PostgresLocks
+
+    return PostgresLocks(settings.database_url or "")
 
 
 def main() -> None:

@@ -35,6 +35,8 @@ UNSAYABLE = {
     # Payloads are as free as JSON, but for what neither Postgres nor other languages could keep.
     r"The (number .*|body) (has more than 64 bits|is too large|is nested more than)": "JSON without bounds",
     r"[^:]*: holds (a NUL|half of a surrogate)": "text without bounds",
+    r"metadata: (keys must|.* must be a text without NUL)": "text without bounds",
+    r"metadata: must be (at most|a JSON object)": "an object in a text, and a size in bytes",
     # Relations between the fields of one body.
     r"chunk_overlap: must be less than chunk_size": "one number limits the other",
     r"file_path: cannot be used together with text": "one of two fields",
