@@ -8,7 +8,7 @@ MINUTES ?= 30
 SEED ?=
 CASES ?= 2000
 
-.PHONY: setup demo test check bench faults peers soak fuzz fmt lock
+.PHONY: setup demo test check bench eval faults peers soak fuzz fmt lock
 
 setup: .venv/.complete
 
@@ -50,6 +50,11 @@ fmt: setup
 
 bench: setup
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
+
+# How well a labelled set in BEIR's layout is searched: SET=path, MODES="text vector hybrid", EMBEDDER=e5.
+eval: setup
+	@test -n "$(SET)" || { echo "say which set: make eval SET=path (a folder in BEIR's layout)"; exit 1; }
+	@$(BIN)/python -m tests.benchmarks.retrieval "$(SET)" $(if $(MODES),--modes $(MODES)) $(if $(EMBEDDER),--embedder $(EMBEDDER))
 
 # The faults 1-8 on plain dramatiq, for comparison. ONLY="2 7" plays some; FAULT_SEED repeats a run.
 peers: setup
