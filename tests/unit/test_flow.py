@@ -507,8 +507,7 @@ def parts(draw: st.DrawFn, names: Names, is_list: bool, depth: int, maps: int) -
         return Plan(inner.part.map(), lambda value: [inner.call(one) for one in value], True)
     one = draw(below)
     if kind == "nested":
-        nested = Pipeline(names.stage(len).name, one.part)
-        return Plan(nested, lambda value: until_done(one.call, value), one.gives_list)
+        return nested(names, one)
     if kind == "chain":
         other = draw(parts(names, one.gives_list, depth - 1, maps))
         return Plan(one.part | other.part, lambda value: other.call(one.call(value)), other.gives_list)
@@ -541,6 +540,16 @@ def plain(names: Names, kind: str, number: int) -> Plan:
     }
     made = names.stage(functions[kind])
     return Plan(made, lambda value: through(made(value)), kind in ("reverse", "spread"))
+
+
+def nested(names: Names, one: Plan) -> Plan:
+    """A pipeline in the pipeline. What it is done with is a number, whatever it gives otherwise."""
+
+    def fitting(value: Any) -> Any:
+        return [value] if one.gives_list and not isinstance(value, list) else value
+
+    part = Pipeline(names.stage(len).name, one.part) | names.stage(fitting)
+    return Plan(part, lambda value: fitting(until_done(one.call, value)), one.gives_list)
 
 
 def guarded(names: Names, one: Plan, is_list: bool) -> Plan:
