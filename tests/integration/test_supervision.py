@@ -1,7 +1,6 @@
 """Workers under a supervisor: one that dies, or has lost its lease, has a successor within seconds."""
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from actors.submission import Order
 from tests.support.processes import Installation, Running, installation
 from tests.support.waiting import eventually
 
-RESTORED_SECONDS = 10.0
+#: A deadline for a busy machine, well below the drain that a worker without a lease must not wait for.
+RESTORED_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -52,10 +52,8 @@ def test_the_capacity_of_a_killed_worker_is_back_within_seconds_and_its_sibling_
     board: Installation, workers: Running
 ) -> None:
     victim, sibling = workers.children
-    killed_at = time.monotonic()
     victim.send_signal(signal.SIGKILL)
-    eventually(lambda: all_work_again(board, workers, victim), 20)
-    assert time.monotonic() - killed_at < RESTORED_SECONDS
+    eventually(lambda: all_work_again(board, workers, victim), RESTORED_SECONDS)
     assert sibling in workers.children
     assert board.value("SELECT count(*) FROM attempts WHERE outcome = 'lost'") == 2
 
@@ -63,9 +61,7 @@ def test_the_capacity_of_a_killed_worker_is_back_within_seconds_and_its_sibling_
 def test_a_worker_that_lost_its_lease_is_started_again_at_once(board: Installation, workers: Running) -> None:
     victim, sibling = workers.children
     owner = board.value("SELECT id FROM workers WHERE pid = %s", victim.pid)
-    lost_at = time.monotonic()
     board.kit.ledger.rescue(owner, died=False).result(10)
-    eventually(lambda: all_work_again(board, workers, victim), 20)
-    assert time.monotonic() - lost_at < RESTORED_SECONDS
+    eventually(lambda: all_work_again(board, workers, victim), RESTORED_SECONDS)
     assert sibling in workers.children
     assert not victim.is_running()
