@@ -7,6 +7,7 @@ part after gets the list of their results. ``gather(a, b)`` runs side by side, `
 here, when parts are composed.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
@@ -24,12 +25,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Composable:
+class Composable(ABC):
     """What can be a part of a pipeline."""
 
+    @abstractmethod
     def part(self) -> Part:
         """Its place in a plan."""
-        raise NotImplementedError
 
     def __or__(self, other: "Composable | Actor[..., Any]") -> "Chain":
         """This, then ``other``."""

@@ -30,13 +30,13 @@ from tasks.values import StageState
 
 #: So many tasks of a map are under way; the next ones come into being when half of them are through.
 WINDOW = 256
-#: The key under which a `pipelines.composition.Done` is kept.
+#: The key under which a `Done` is kept.
 DONE = "$done"
 
 Value = Callable[[], Any]
 
 
-class Done(msgspec.Struct, frozen=True, rename={"value": "$done"}):
+class Done(msgspec.Struct, frozen=True, rename={"value": DONE}):
     """Returned by a stage that knows the result already: its pipeline completes with ``value``."""
 
     value: Any
@@ -134,8 +134,8 @@ class Evaluation:
 
     def _series(self, series: Series, given: Value, scope: int, inner: bool) -> Came:
         """Only the last part that has begun matters: all before it are through."""
-        begun = [place for place, part in enumerate(series.parts) if self._has_begun(part, scope, inner)]
-        place = begun[-1] if begun else 0
+        places = reversed(range(len(series.parts)))
+        place = next((one for one in places if self._has_begun(series.parts[one], scope, inner)), 0)
         value: Value = given if place == 0 else lambda: self._value_before(series, place, given, scope, inner)
         for part in series.parts[place:]:
             came = _done_or(self.came_to(part, value, scope, inner), part)
@@ -207,13 +207,18 @@ class Evaluation:
 
 def failure(stage: StageState, given: Any) -> Any:
     """What the stage of ``on_failure`` gets, as JSON."""
-    error = stage.error or {}
-    code, message = str(error.get("code", "actor_error")), str(error.get("message", "the stage failed"))
+    error = error_of(stage)
+    code, message = str(error["code"]), str(error["message"])
     return msgspec.to_builtins(Failure(stage=stage.stage, code=code, message=message, input=given))
 
 
+def error_of(stage: StageState) -> dict[str, Any]:
+    """Why a stage failed: ``code``, ``message`` and whatever else is on record."""
+    return {"code": "actor_error", "message": "the stage failed"} | (stage.error or {})
+
+
 def is_done(result: Any) -> bool:
-    """Whether a stage's result (as it is kept) is a `pipelines.composition.Done`."""
+    """Whether a stage's result (as it is kept) is a `Done`."""
     return isinstance(result, dict) and set(result) == {DONE}
 
 

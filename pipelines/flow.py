@@ -6,13 +6,14 @@ same moment; the ledger inserts a stage once and ends a run once.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import msgspec
 
 from actors.submission import Defaults
 from pipelines.errors import CompositionError
-from pipelines.evaluation import WINDOW, Ended, Evaluation, Fallen, Given, Pending, is_done
+from pipelines.evaluation import WINDOW, Ended, Evaluation, Fallen, Given, Pending, error_of, is_done
 from pipelines.plan import Choice, Each, Guarded, Leaf, Parallel, Part, Series, Step, leaves, way_to
 from pipelines.stages import task_of_stage
 from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED
@@ -29,6 +30,10 @@ class Composed(Protocol):
     @property
     def plan(self) -> Series:
         """Its stages in their places."""
+
+    @property
+    def stages(self) -> Sequence[Leaf]:
+        """Its stages in their order."""
 
     def type_of(self, stage: str) -> str:
         """The task type of a stage."""
@@ -91,20 +96,23 @@ def after(pipeline: Composed, finished: Claimed, result: Any, defaults: Defaults
         return Next(settle=True, progress=99.0)
     name = finished.stage or ""
     way = find(pipeline, name)
-    names = [leaf.name for leaf in leaves(pipeline.plan)]
-    begun = 100.0 * names.index(name) / len(names)
     ahead = _ahead(way, result, finished)
     if ahead is None:  # a join, or the end: what is left is seen after the commit
         is_last = not any(isinstance(step.part, Each | Parallel) for step in way)
-        return Next(settle=True, progress=99.0 if is_last else begun, phase=name)
+        return Next(settle=True, progress=99.0 if is_last else progress_at(pipeline, name), phase=name)
     part, value = ahead
     inner = any(isinstance(step.part, Each) for step in way)
     scope = finished.stage_index or 0
     run = _template(finished)
     successors, ended = start(pipeline, run, part, value, scope, defaults, inner=inner)
-    phase = successors[0].stage if successors else name
-    done = 100.0 * names.index(phase or name) / len(names)
-    return Next(tuple(successors), settle=ended, progress=done, phase=phase)
+    phase = successors[0].stage or name if successors else name
+    return Next(tuple(successors), settle=ended, progress=progress_at(pipeline, phase), phase=phase)
+
+
+def progress_at(pipeline: Composed, stage: str) -> float:
+    """How far a run is when it comes to a stage, 0-100: by the stages before it."""
+    names = [one.name for one in pipeline.stages]
+    return 100.0 * names.index(stage) / len(names)
 
 
 def settle(
@@ -120,23 +128,17 @@ def settle(
     """
     if not run.stages and run.status == BLOCKED:
         return None
-    known = {leaf.name for leaf in leaves(pipeline.plan)}
+    known = {one.name for one in pipeline.stages}
     for stage in run.stages:
         if stage.stage not in known:
             raise _unknown(pipeline, stage.stage)
-    read: dict[str, dict[int, Any]] = {}
-
-    def output(stage: str, scope: int) -> Any:
-        if stage not in read:
-            read[stage] = outputs(stage)
-        return read[stage][scope]
-
-    look = Evaluation(run.stages, output)
+    read = cache(outputs)
+    look = Evaluation(run.stages, lambda stage, scope: read(stage)[scope])
     came = look.came_to(pipeline.plan, lambda: run.task.payload)
     if isinstance(came, Fallen):
         return Advance(run.id, status=FAILED, error=_blame(came.stage), round=run.round)
-    if any(stage.status == CANCELLED for stage in run.stages):
-        return Advance(run.id, status=CANCELLED, round=run.round)
+    if cancelled := ended_by_cancel(run):
+        return cancelled
     if isinstance(came, Given | Ended):
         return Advance(run.id, status=COMPLETED, result=came.value(), round=run.round)
     successors = _tasks(pipeline, run.task, look, defaults)
@@ -155,8 +157,8 @@ def find(pipeline: Composed, stage: str) -> list[Step]:
     return way
 
 
-def ended_badly(run: RunState) -> Advance | None:
-    """The end of a run whose pipeline is not known: if a stage was cancelled. What failed may be guarded."""
+def ended_by_cancel(run: RunState) -> Advance | None:
+    """The end of a run of which a stage was cancelled: for that its pipeline need not be known."""
     if any(stage.status == CANCELLED for stage in run.stages):
         return Advance(run.id, status=CANCELLED, round=run.round)
     return None
@@ -212,5 +214,4 @@ def _template(finished: Claimed) -> NewTask:
 
 
 def _blame(stage: StageState) -> dict[str, Any]:
-    error = stage.error or {"code": "actor_error", "message": "the stage failed"}
-    return {**error, "stage": stage.stage}
+    return error_of(stage) | {"stage": stage.stage}

@@ -143,7 +143,7 @@ def renamed(part: Part, prefix: str) -> Part:
     """A part whose stages have a prefix to their names: a pipeline in another one."""
     match part:
         case Leaf():
-            return Leaf(part.actor, prefix + part.name)
+            return _leaf(part, prefix)
         case Series():
             return Series(tuple(renamed(one, prefix) for one in part.parts), part.whole)
         case Parallel():

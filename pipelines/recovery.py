@@ -112,17 +112,16 @@ def restart_run(
     name = asked.stage or _first_fallen(pipeline, run)
     if name is None:
         raise Conflict("Nothing of the run has failed: name the stage from which on it is to run again.")
-    names = [one.name for one in pipeline.stages]
     _check_stage(pipeline, run, name)
     later = plan.following(flow.find(pipeline, name))
-    kept = tuple(one for one in names if one not in later)
+    kept = tuple(one.name for one in pipeline.stages if one.name not in later)
     decision = _decided(
         run,
         ANY_END,
         f"recovered from stage {name}",
         kept=kept,
         again=asked.stage,
-        progress=100.0 * names.index(name) / len(names),
+        progress=flow.progress_at(pipeline, name),
         phase=name,
     )
     if asked.output is msgspec.UNSET:

@@ -90,7 +90,7 @@ class Settler:
     def _decide(self, run: RunState) -> Advance | None:
         pipeline = self._catalogue.pipelines.get(run.task_type)
         if pipeline is None:
-            return flow.ended_badly(run)  # what else it needs, a process that knows it will see
+            return flow.ended_by_cancel(run)  # what failed may be guarded: a process that knows it will see
         try:
             return pipeline.settle(run, lambda stage: self._queries.outputs(run.id, stage), self._defaults)
         except CompositionError as error:  # a newer version's stage: its processes go on with it

@@ -39,13 +39,11 @@ def taken_by(part: Part) -> Any:
 def taken_after(way: Sequence[Step]) -> Any:
     """The type that the part takes that comes after the stage at the end of a way; None at a ``gather``."""
     for step in reversed(way):
-        match step.part:
-            case Series() if step.place + 1 < len(step.part.parts):
-                return taken_by(step.part.parts[step.place + 1])
-            case Parallel() | Choice() if isinstance(step.part, Parallel) or step.place == 0:
-                return None
-            case _:
-                pass
+        part = step.part
+        if isinstance(part, Series) and step.place + 1 < len(part.parts):
+            return taken_by(part.parts[step.place + 1])
+        if isinstance(part, Parallel) or (isinstance(part, Choice) and step.place == 0):
+            return None
     return None
 
 

@@ -103,8 +103,8 @@ class Questions(Protocol):
     def outputs(self, run_id: UUID, stage: str) -> dict[int, Any]:
         """The results of a stage of a run by the index of its tasks, in their order."""
 
-    def is_at_work(self, run_id: UUID, stages: Sequence[str] | None = None, window: int = 0) -> bool:
-        """Whether a run goes on by itself, or these stages of it (see `tasks.queries`)."""
+    def is_at_work(self, run_id: UUID) -> bool:
+        """Whether a run goes on by itself."""
 
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself."""

@@ -85,14 +85,12 @@ class MemoryQueries:
             rows = [row for row in self._store.stages(run_id) if row.new.stage == stage]
             return {row.new.stage_index or 0: as_json(row.result) for row in rows}
 
-    def is_at_work(self, run_id: UUID, stages: Sequence[str] | None = None, window: int = 0) -> bool:
-        """Whether a run goes on by itself, or these stages of it (see `tasks.queries`)."""
+    def is_at_work(self, run_id: UUID) -> bool:
+        """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""
         with self._store.lock:
-            rows = self._store.stages(run_id)
-        asked = [row for row in rows if stages is None or row.new.stage in stages]
-        needed = window // 2 if window and len(asked) >= window else 0
-        some_fell = any(row.status in (FAILED, CANCELLED) for row in rows)
-        return not some_fell and sum(not row.is_over for row in asked) > needed
+            stages = self._store.stages(run_id)
+        bad = any(row.status in (FAILED, CANCELLED) for row in stages)
+        return not bad and any(not row.is_over for row in stages)
 
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself: no stage of theirs is unfinished, or one has ended badly."""
