@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from actors.requests import DAY, Id, Moment, Name
+from pipelines.documents.metadata import LARGEST_NUMBER, LONGEST_KEY, MOST_KEYS
+from pipelines.documents.values import ChunkUnit
 from tasks.records import FURTHEST, MOST_A_PAGE, Attempt, Event, LogLine, Snapshot, Status
 from tasks.states import GROUPS, STATES
 
@@ -153,12 +155,12 @@ class KnowledgeBaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     user_id: Id | None = None
 
 
-_Number = Annotated[float, Meta(ge=-(2**53) + 1, le=2**53 - 1)]
-_Whole = Annotated[int, Meta(ge=-(2**53) + 1, le=2**53 - 1)]
+_Number = Annotated[float, Meta(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+_Whole = Annotated[int, Meta(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 _Value = str | bool | _Whole | _Number
-_Key = Annotated[str, Meta(min_length=1, max_length=100)]
+_Key = Annotated[str, Meta(min_length=1, max_length=LONGEST_KEY)]
 #: What users say about a document (see `pipelines.documents.metadata`).
-DocumentMetadata = Annotated[dict[_Key, _Value | list[_Value]], Meta(max_length=32)]
+DocumentMetadata = Annotated[dict[_Key, _Value | list[_Value]], Meta(max_length=MOST_KEYS)]
 
 
 class DocumentRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +171,7 @@ class DocumentRequest(msgspec.Struct, frozen=True, kw_only=True):
     file_path: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
     chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200
-    chunk_unit: Literal["characters", "tokens"] = "characters"
+    chunk_unit: ChunkUnit = "characters"
     metadata: DocumentMetadata | None = None
 
 
@@ -179,7 +181,7 @@ class UploadFields(msgspec.Struct, frozen=True, kw_only=True):
     name: Title | None = None
     chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200
-    chunk_unit: Literal["characters", "tokens"] = "characters"
+    chunk_unit: ChunkUnit = "characters"
     metadata: Annotated[str, Meta(max_length=65_536, description="A JSON object.")] | None = None
 
 

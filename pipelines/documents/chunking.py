@@ -8,14 +8,14 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol, get_args
 
 import msgspec
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
+from pipelines.documents.values import ChunkUnit
 from tasks.errors import InvalidField
 
-Unit = Literal["characters", "tokens"]
 Count = Callable[[str], int]
 
 LARGEST_SIZE = 100_000
@@ -101,8 +101,8 @@ def check(*, size: int, overlap: int, unit: str) -> None:
         errors.append(("chunk_size", f"must be from 1 to {LARGEST_SIZE:,}"))
     if not 0 <= overlap < max(size, 1):
         errors.append(("chunk_overlap", "must be from 0 to less than chunk_size"))
-    if unit not in get_args(Unit):
-        errors.append(("chunk_unit", f"must be one of {', '.join(get_args(Unit))}"))
+    if unit not in get_args(ChunkUnit):
+        errors.append(("chunk_unit", f"must be one of {', '.join(get_args(ChunkUnit))}"))
     if errors:
         raise InvalidField(errors)
 

@@ -488,9 +488,4 @@ def guarded(payload: Guarded) -> int:
 @actor(isolated=True)
 def guarded_alone(payload: Guarded) -> int:
     """As `guarded`, in a process of its own."""
-    with lock(payload.name) as held:
-        leave_trace("start", payload.key)
-        nap(payload.seconds)
-        held.check()
-        leave_trace("end", payload.key)
-        return held.fence
+    return guarded(payload)
