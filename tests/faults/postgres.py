@@ -20,7 +20,7 @@ from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
 START_SECONDS = 60
-RESTARTS, RESTART_SECONDS = 10, 0.5
+RESTART_SECONDS = 0.5
 
 
 class Postgres:
@@ -37,8 +37,14 @@ class Postgres:
         self._server: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def start(self, *, again: int = RESTARTS) -> None:
-        """Start the server, with the data it had, and wait until it answers; ``again`` if it cannot yet."""
+    def start(self) -> None:
+        """Start the server, with the data it had, and wait until it answers."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self._starts():
+            assert time.monotonic() < deadline, f"Postgres does not start:\n{self._last_words()}"
+            time.sleep(RESTART_SECONDS)
+
+    def _starts(self) -> bool:
         account = account_for(self._data)
         options = {**self._settings, "port": str(self._port), "unix_socket_directories": "."}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
@@ -54,11 +60,10 @@ class Postgres:
                 extra_groups=[] if account else None,
             )
             eventually(lambda: self.process.poll() is not None or self.answers(), START_SECONDS)
-        if self.process.poll() is not None:
-            # A backend that was forked while its server was killed may hold on to its memory for a moment.
-            assert again, f"Postgres does not start: see {self._log}"
-            time.sleep(RESTART_SECONDS)
-            self.start(again=again - 1)
+        return self.process.poll() is None
+
+    def _last_words(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":
@@ -77,7 +82,11 @@ class Postgres:
         """End the postmaster and all of its processes without a last word (SIGKILL), if they live."""
         if self.process.poll() is not None:
             return
-        family = psutil.Process(self.process.pid).children(recursive=True)
+        # It must not fork another backend while we list them: that one would hold on to the shared memory.
+        postmaster = psutil.Process(self.process.pid)
+        postmaster.suspend()
+        eventually(lambda: postmaster.status() == psutil.STATUS_STOPPED)
+        family = postmaster.children(recursive=True)
         self.process.kill()
         for child in family:
             with suppress(psutil.NoSuchProcess):
