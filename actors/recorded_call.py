@@ -18,6 +18,9 @@ from tasks.values import Claimed, Complete, NewTask, TaskError
 
 log = logging.getLogger("callboard.worker")
 
+#: So long a stage of an unknown version waits for a worker that knows it.
+UNKNOWN_VERSION_SECONDS = 5.0
+
 
 class Following(Protocol):
     """What follows a finished stage."""
@@ -41,6 +44,9 @@ class Following(Protocol):
 
 class Flow(Protocol):
     """What is composed, as far as running needs it."""
+
+    def knows(self, claim: Claimed) -> bool:
+        """Whether this process knows the pipeline of a stage in the version that its run goes by."""
 
     def after(self, finished: Claimed, result: Any) -> Following:
         """What follows a stage that finished with ``result``."""
@@ -79,7 +85,10 @@ class RecordedCall:
         """Run one delivery to its verdict and queue the record; the acknowledgement follows the commit."""
         claim = delivery.claim
         try:
-            self._record(delivery, self._run(claim))
+            if claim.run_id is not None and not self._flow.knows(claim):
+                self._leave_to_others(delivery)
+            else:
+                self._record(delivery, self._run(claim))
         except Exception as error:
             log.exception("the verdict on task %s could not be recorded", claim.id)
             delivery.recorded = self._ledger.fail(claim, describe(claim, error), retry_in=None)
@@ -97,6 +106,11 @@ class RecordedCall:
             return self._runner.run(claim)
         finally:
             self._running.pop(claim.id, None)
+
+    def _leave_to_others(self, delivery: Delivery) -> None:
+        claim = delivery.claim
+        log.info("task %s (%s) waits for a worker that knows its version", claim.id, claim.task_type)
+        delivery.recorded = self._ledger.release(claim, UNKNOWN_VERSION_SECONDS)
 
     def _record(self, delivery: Delivery, verdict: Verdict) -> None:
         claim = delivery.claim

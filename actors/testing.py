@@ -173,6 +173,10 @@ class _Flow:
         self._queries = queries
         self._defaults = defaults
 
+    def knows(self, claim: Claimed) -> bool:
+        """Whether the pipeline of a stage is known: in memory there is one version of each."""
+        return claim.task_type in self._pipelines
+
     def after(self, finished: Claimed, result: Any) -> Following:
         """What follows a stage that finished."""
         return self._pipelines[finished.task_type].after(finished, result, self._defaults)

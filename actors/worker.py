@@ -45,6 +45,7 @@ LAST_WORDS_SECONDS = 5.0
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker process runs. ``queues``: only these; empty: all there are.
 
+    ``plans`` are the versions of pipelines that it knows: they are announced like types.
     ``isolated`` starts the processes in which tasks run alone.
     """
 
@@ -57,6 +58,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 60.0
     backoff_factor: float = 2.0
     version: str = "0"
+    plans: Sequence[str] = ()
 
 
 class Worker:
@@ -162,7 +164,8 @@ class Worker:
 
     def _profile(self) -> Profile:
         queues = list(self._options.queues) or self._registry.queues
-        return Profile("worker", self._options.version, queues, self._registry.names, self._options.threads)
+        types = [*self._registry.names, *self._options.plans]
+        return Profile("worker", self._options.version, queues, types, self._options.threads)
 
     def _intake(self) -> Intake:
         return Intake(

@@ -8,9 +8,9 @@ from actors.requests import SYNONYMS, TaskRequest, order_of, prefixed
 from actors.submission import Order, Submission
 from api.caller import Caller
 from tasks.errors import InvalidField
-from tasks.queries import WAITS
 from tasks.records import Task
 from tasks.values import Accepted, NewTask
+from tasks.waiting import WAITS
 
 
 def read_order(body: Mapping[str, Any], caller: Caller, *, prefix: str = "") -> Order:

@@ -13,20 +13,52 @@ from tasks.values import TaskType
 
 
 class Catalogue:
-    """Whole task types: actors that can be asked for, and pipelines."""
+    """Whole task types: actors that can be asked for, and pipelines in their versions."""
 
     def __init__(self, actors: Iterable[Actor[..., Any]], pipelines: Iterable[Pipeline]) -> None:
         self.actors = Registry(actors)
+        #: Of each name the pipeline that new runs go by, and all that runs may still go by.
         self.pipelines: dict[str, Pipeline] = {}
-        for pipeline in pipelines:
-            if pipeline.name in self.pipelines or pipeline.name in self.actors:
-                raise DefinitionError(f"two task types are named {pipeline.name!r}: rename one of them")
-            self.pipelines[pipeline.name] = pipeline
-        self._by_stage = {
-            pipeline.type_of(step.name): pipeline
-            for pipeline in self.pipelines.values()
-            for step in pipeline.stages
-        }
+        self._versions: dict[str, dict[str, Pipeline]] = {}
+        self._names_by_stage: dict[str, str] = {}
+        for pipeline in sorted(pipelines, key=lambda one: one.number):
+            self._add(pipeline)
+        self.stages = self._stages()
+
+    def _add(self, pipeline: Pipeline) -> None:
+        name = pipeline.name
+        older = self.pipelines.get(name)
+        if name in self.actors or (older is not None and older.number == pipeline.number):
+            raise DefinitionError(
+                f"two task types are named {name!r}: rename one of them, or give the newer pipeline a version"
+            )
+        self.pipelines[name] = pipeline
+        self._versions.setdefault(name, {})[_plan_of(pipeline.version)] = pipeline
+        for leaf in pipeline.stages:
+            self._names_by_stage[pipeline.type_of(leaf.name)] = name
+
+    def _stages(self) -> list[Actor[..., Any]]:
+        """The stages of all versions. Those of one name are the same in all of them."""
+        stages: dict[str, Actor[..., Any]] = {}
+        for pipeline in self._every_pipeline():
+            for one in pipeline.actors():
+                known = stages.setdefault(one.name, one)
+                if known.function is not one.function:
+                    raise DefinitionError(
+                        f"{one.name} is another function in version {pipeline.number}: a stage that does"
+                        " something else gets a name of its own, as the runs of all versions share stages"
+                    )
+        return list(stages.values())
+
+    def _every_pipeline(self) -> Iterable[Pipeline]:
+        """Every version of every pipeline, the newest ones first."""
+        for versions in self._versions.values():
+            yield from reversed(versions.values())
+
+    @property
+    def versions(self) -> list[str]:
+        """Which plans of which pipelines are known, as processes announce it."""
+        return sorted(f"{one.name}@{_plan_of(one.version)}" for one in self._every_pipeline())
 
     def get(self, name: str) -> Submittable | None:
         """What can be asked for by this name: an actor or a pipeline; None if it is not known here."""
@@ -34,12 +66,19 @@ class Catalogue:
 
     def runnable(self) -> Registry:
         """All that a worker executes: the actors, and the stages of all pipelines under their full names."""
-        stages = [actor for pipeline in self.pipelines.values() for actor in pipeline.actors()]
-        return Registry([*self.actors, *stages])
+        return Registry([*self.actors, *self.stages])
 
-    def pipeline_of(self, task_type: str) -> Pipeline | None:
-        """The pipeline of a run, by its type, or of a stage, by ``<pipeline>.<stage>``."""
-        return self.pipelines.get(task_type) or self._by_stage.get(task_type)
+    def pipeline_of(self, task_type: str, version: str | None = None) -> Pipeline | None:
+        """The pipeline of a run, by its type, or of a stage, by ``<pipeline>.<stage>``.
+
+        With the ``version`` that is on record it is the one with the plan of that version, or None.
+        """
+        name = task_type if task_type in self.pipelines else self._names_by_stage.get(task_type)
+        if name is None:
+            return None
+        if version is None:  # it began before versions were on record
+            return self.pipelines[name]
+        return self._versions[name].get(_plan_of(version))
 
     def types(self) -> list[TaskType]:
         """What to declare in the record's catalogue."""
@@ -60,3 +99,8 @@ def collect(modules: Sequence[str], own: Iterable[Pipeline] = ()) -> Catalogue:
         actors += actors_of(module)
         pipelines += members(module, Pipeline)
     return Catalogue(actors, pipelines)
+
+
+def _plan_of(version: str) -> str:
+    """The fingerprint in a version: with the same plan a run can go on whatever its number is."""
+    return version.rpartition("-")[2]

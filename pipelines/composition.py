@@ -11,13 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
+import msgspec
+
 from actors.definitions import DEFAULT_QUEUE, Actor, convert, make_policy
 from actors.submission import Defaults, Order, task_of
 from pipelines import flow, plan, typing_rules
 from pipelines.errors import CompositionError
 from pipelines.evaluation import Done, Failure
 from pipelines.plan import Choice, Each, Guarded, Leaf, Parallel, Part, Series
-from tasks.values import Advance, Claimed, NewTask, RunState
+from tasks.values import VERSION, Advance, Claimed, NewTask, RunState
 
 __all__ = ["Chain", "Composable", "Done", "Failure", "Pipeline", "Stage", "gather", "stage", "when"]
 
@@ -120,18 +122,37 @@ def when(
 
 
 class Pipeline(Composable):
-    """A named plan of stages: a type of task that runs them durably, one task a stage."""
+    """A named plan of stages: a type of task that runs them durably, one task a stage.
+
+    A run ends on the plan on which it began. Where a plan changes, keep the old one, with a lower
+    ``version``, beside the new one until its runs are over: new runs go by the highest version.
+    """
 
     #: Whether it can be asked for.
     is_whole: ClassVar[bool] = True
 
-    def __init__(self, name: str, parts: Composable | Actor[..., Any], *, queue: str = DEFAULT_QUEUE) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: Composable | Actor[..., Any],
+        *,
+        queue: str = DEFAULT_QUEUE,
+        version: int = 1,
+    ) -> None:
+        if version < 1:
+            raise CompositionError(f"the version of the pipeline {name} is {version}: versions begin at 1")
         self.name = name
         self.queue = queue
+        self.number = version
         self.plan = Series(_parts(parts), whole=True)
         self.stages = tuple(plan.leaves(self.plan))
         plan.check_names(self.plan, name)
         typing_rules.check(self.plan)
+
+    @property
+    def version(self) -> str:
+        """Its number, and the fingerprint of its plan: runs go on with the plan that they began with."""
+        return f"{self.number}-{plan.fingerprint(self.plan)}"
 
     def part(self) -> Part:
         """As a part of another pipeline, with its name before the names of its stages."""
@@ -163,6 +184,7 @@ class Pipeline(Composable):
         """
         self.parse(order.payload)
         run = task_of(order, defaults, self.queue, is_run=True)
+        run = msgspec.structs.replace(run, overrides=(run.overrides or {}) | {VERSION: self.version})
         return [run, *flow.begin(self, run, defaults)]
 
     def after(self, finished: Claimed, result: Any, defaults: Defaults) -> flow.Next:

@@ -13,7 +13,7 @@ import msgspec
 
 from actors.submission import Defaults
 from pipelines.errors import CompositionError
-from pipelines.evaluation import WINDOW, Ended, Evaluation, Fallen, Given, Pending, error_of, is_done
+from pipelines.evaluation import WINDOW, Due, Ended, Evaluation, Fallen, Given, Pending, error_of, is_done
 from pipelines.plan import Choice, Each, Guarded, Leaf, Parallel, Part, Series, Step, leaves, way_to
 from pipelines.stages import task_of_stage
 from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED
@@ -26,6 +26,10 @@ class Composed(Protocol):
     @property
     def name(self) -> str:
         """The type of its runs."""
+
+    @property
+    def version(self) -> str:
+        """What tells its plan apart from older and newer ones."""
 
     @property
     def plan(self) -> Series:
@@ -142,7 +146,9 @@ def settle(
     if isinstance(came, Given | Ended):
         return Advance(run.id, status=COMPLETED, result=came.value(), round=run.round)
     successors = _tasks(pipeline, run.task, look, defaults)
-    return Advance(run.id, successors, round=run.round) if successors else None
+    if not successors:
+        return None
+    return Advance(run.id, successors, round=run.round, version=pipeline.version)
 
 
 def find(pipeline: Composed, stage: str) -> list[Step]:
@@ -183,10 +189,11 @@ def _ahead(way: Sequence[Step], result: Any, finished: Claimed) -> tuple[Part, A
 
 
 def _tasks(pipeline: Composed, run: NewTask, look: Evaluation, defaults: Defaults) -> list[NewTask]:
-    return [
-        task_of_stage(pipeline.type_of(due.leaf.name), run, due.leaf, due.scope, due.payload, defaults)
-        for due in look.due
-    ]
+    def task(due: Due) -> NewTask:
+        task_type = pipeline.type_of(due.leaf.name)
+        return task_of_stage(task_type, pipeline.version, run, due.leaf, due.scope, due.payload, defaults)
+
+    return [task(due) for due in look.due]
 
 
 def _nothing(stage: str, scope: int) -> Any:

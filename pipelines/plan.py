@@ -5,6 +5,7 @@ of a map are scopes 0, 1, 2 …, those of a map inside of a map have the outer i
 bits.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -188,6 +189,25 @@ def _grouped(key: str | Callable[[Any], Any], listed: list[Any], name: str) -> l
         except Exception as error:
             raise TypeError(f"{name}.map() cannot tell the key of an item: {error!r}") from error
     return list(groups.values())
+
+
+def fingerprint(part: Part) -> str:
+    """What tells two plans apart: their stages by name, and how they hang together."""
+    return hashlib.sha256(msgspec.json.encode(_shape(part))).hexdigest()[:8]
+
+
+def _shape(part: Part) -> Any:
+    parts = [_shape(one) for one in children(part)]
+    match part:
+        case Leaf():
+            return part.name
+        case Each():
+            key = part.key if part.key is None or isinstance(part.key, str) else "function"
+            return ["each", part.batch, key, *parts]
+        case Series():
+            return ["whole" if part.whole else "series", *parts]
+        case Parallel() | Choice() | Guarded():
+            return [type(part).__name__.lower(), *parts]
 
 
 def check_names(part: Part, pipeline: str) -> None:

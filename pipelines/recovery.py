@@ -74,7 +74,8 @@ class Recoverer:
             raise Conflict(f"The task is {run.status}: recover it when it is over, or cancel it first.")
         if not run.task.is_run:
             return restart(run, mode, asked.version)
-        pipeline = self._catalogue.pipelines.get(run.task_type)
+        version = None if mode == "all" else run.task.version  # all of it begins on the newest plan
+        pipeline = self._catalogue.pipeline_of(run.task_type, version)
         return restart_run(pipeline, run, mode, asked, self._queries, self._defaults)
 
 
@@ -107,7 +108,8 @@ def restart_run(
         return _from_the_beginning(pipeline, run, queries, defaults)
     if pipeline is None:
         raise Conflict(
-            f"This process does not know the pipeline {run.task_type}: ask one that has it, or use mode=all."
+            f"This process does not know the pipeline {run.task_type} in the version that the run goes by"
+            f" ({run.task.version or 'none'}): ask one that has it, or use mode=all."
         )
     name = asked.stage or _first_fallen(pipeline, run)
     if name is None:
@@ -159,7 +161,14 @@ def _from_the_beginning(
     """All stages are removed. A process that knows the pipeline begins it, this one if it does."""
     successors = () if pipeline is None else _following(pipeline, run, (), {}, queries, defaults)
     return _decided(
-        run, ANY_END, "recovered from the beginning", kept=(), successors=successors, progress=0.0
+        run,
+        ANY_END,
+        "recovered from the beginning",
+        kept=(),
+        successors=successors,
+        progress=0.0,
+        anew=True,
+        version=None if pipeline is None else pipeline.version,
     )
 
 

@@ -54,20 +54,24 @@ class Settler:
         if self._thread.is_alive():
             self._thread.join(10)
 
+    def knows(self, claim: Claimed) -> bool:
+        """Whether this process knows the pipeline of a stage in the version that its run goes by."""
+        return self._catalogue.pipeline_of(claim.task_type, claim.version) is not None
+
     def after(self, finished: Claimed, result: Any) -> Next:
         """What follows a stage that finished.
 
         Raises:
           CompositionError: this process knows no such stage.
         """
-        pipeline = self._catalogue.pipeline_of(finished.task_type)
+        pipeline = self._catalogue.pipeline_of(finished.task_type, finished.version)
         if pipeline is None:
             raise CompositionError(f"no pipeline here has the stage {finished.task_type}")
         return pipeline.after(finished, result, self._defaults)
 
     def settle_soon(self, run_id: UUID, after: Claimed) -> None:
         """Settle a run on the settling thread; asked many times before it gets there, it looks once."""
-        pipeline = self._catalogue.pipeline_of(after.task_type)
+        pipeline = self._catalogue.pipeline_of(after.task_type, after.version)
         look = _Look(run_id, None if pipeline is None else flow.join_of(pipeline, after.stage or ""))
         with self._lock:
             if look in self._asked:
@@ -88,7 +92,7 @@ class Settler:
             self._ledger.advance(decision).result(PATIENCE_SECONDS)
 
     def _decide(self, run: RunState) -> Advance | None:
-        pipeline = self._catalogue.pipelines.get(run.task_type)
+        pipeline = self._catalogue.pipeline_of(run.task_type, run.task.version)
         if pipeline is None:
             return flow.ended_by_cancel(run)  # what failed may be guarded: a process that knows it will see
         try:

@@ -4,15 +4,15 @@ from typing import Any
 
 from actors.submission import Defaults
 from pipelines.plan import Leaf
-from tasks.values import NewTask
+from tasks.values import VERSION, NewTask
 
 
 def task_of_stage(
-    task_type: str, run: NewTask, leaf: Leaf, scope: int, payload: Any, defaults: Defaults
+    task_type: str, version: str, run: NewTask, leaf: Leaf, scope: int, payload: Any, defaults: Defaults
 ) -> NewTask:
     """The task of a stage in a scope: as the order of the run says, else as the stage's policy does."""
     policy = leaf.actor.policy
-    asked = run.overrides or {}
+    asked = (run.overrides or {}) | {VERSION: version}
     max_retries = asked.get("max_retries", policy.max_retries)
     timeout = asked.get("timeout", policy.timeout)
     return NewTask(
@@ -35,5 +35,5 @@ def task_of_stage(
         run_id=run.id,
         stage=leaf.name,
         stage_index=scope,
-        overrides=run.overrides,
+        overrides=asked,
     )

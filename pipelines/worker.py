@@ -65,6 +65,7 @@ def make_worker(kit: Kit, queues: tuple[str, ...] = ()) -> Worker:
         drain_seconds=settings.drain_seconds or DRAIN_SECONDS,
         backoff_factor=settings.backoff_factor,
         version=app_version(),
+        plans=kit.catalogue.versions,
     )
     resources = Resources({Workshop: lambda: kit.workshop})
     return Worker(options, kit.ledger, kit.queries, kit.catalogue.runnable(), resources, kit.open_settler())

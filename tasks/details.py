@@ -7,9 +7,8 @@ from uuid import UUID
 from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks.database import session
-from tasks.queries import WAITS, Served
 from tasks.records import Attempt, Edge, Graph, LogLine, Node, Snapshot, SnapshotState, milliseconds
-from tasks.states import QUEUED
+from tasks.waiting import Served, Waiting
 
 #: A graph has no more nodes than these.
 MOST_NODES = 1_000
@@ -58,11 +57,10 @@ class Details:
         params = {"id": task_id, "owner": owner, "limit": MOST_NODES + 1}
         with session(self._database):
             rows = self._rows(_AROUND, params)
-            served = None
-            if any(row[4] == QUEUED for row in rows):
-                served = Served.read()
-        shown = rows[:MOST_NODES]
-        nodes = [_node(row, served) for row in shown]
+            shown = rows[:MOST_NODES]
+            waits = [_waiting(row) for row in shown]
+            served = Served.read() if any(one.is_due for one in waits) else None
+        nodes = [_node(row, wait.reason(served)) for row, wait in zip(shown, waits, strict=True)]
         return Graph(nodes, _edges(shown), len(rows) > MOST_NODES)
 
     def _rows(self, sql: str, params: Any) -> list[Any]:
@@ -115,7 +113,7 @@ WITH RECURSIVE up(id) AS (
 ), nearest AS (SELECT id, min(place) AS place FROM around GROUP BY 1)
 SELECT t.id, t.task_type, t.stage, t.stage_index, s.status, s.progress,
     round(extract(epoch FROM s.finished_at - s.started_at) * 1000, 3)::float8, s.queue, t.queue_name,
-    t.run_id, t.parent_id, t.depends_on
+    t.run_id, t.parent_id, t.depends_on, t.run_at, t.overrides->>'version'
 FROM nearest JOIN tasks t USING (id) JOIN task_state s USING (id)
 WHERE %(owner)s::text IS NULL OR t.user_id = %(owner)s
 ORDER BY nearest.place, t.stage, t.stage_index, t.id LIMIT %(limit)s"""
@@ -149,11 +147,20 @@ def _line(row: Sequence[Any]) -> LogLine:
     )
 
 
-def _node(row: Sequence[Any], served: Served | None) -> Node:
-    task_id, task_type, stage, index, status, progress, duration, queue, queue_name, *_ = row
-    wait = WAITS.get(status)
-    if status == QUEUED and served is not None:
-        wait = served.lack(task_type, queue_name, is_run=queue is None)
+def _waiting(row: Sequence[Any]) -> Waiting:
+    return Waiting(
+        status=row[4],
+        task_type=row[1],
+        queue_name=row[8],
+        stage=row[2],
+        is_run=row[7] is None,
+        run_at=row[12],
+        version=row[13],
+    )
+
+
+def _node(row: Sequence[Any], wait: str | None) -> Node:
+    task_id, task_type, stage, index, status, progress, duration, *_ = row
     return Node(
         task_id=task_id,
         task_type=task_type,

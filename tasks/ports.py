@@ -41,8 +41,8 @@ class Verbs(Protocol):
     def fetch(self, queues: Sequence[str], types: Sequence[str], limit: int) -> Future[list[Claimed]]:
         """Claim ready tasks."""
 
-    def release(self, claim: Claimed) -> Future[bool]:
-        """Give a claim back without using up an attempt."""
+    def release(self, claim: Claimed, seconds: float = 0.0) -> Future[bool]:
+        """Give a claim back without using up an attempt; it may be claimed again after ``seconds``."""
 
     def report(
         self,

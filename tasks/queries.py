@@ -13,12 +13,10 @@ from tasks.database import session
 from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
 from tasks.records import Event, Page, Statistics, Task, TaskFilter, TaskPage, milliseconds
-from tasks.states import BLOCKED, QUEUED, RETRYING, RUNNING, SCHEDULED
+from tasks.states import RUNNING
 from tasks.values import Backlog, Claimed, NewTask, RunState, StageState, TaskType
+from tasks.waiting import Served, waiting
 from tasks.windows import Window
-
-#: What a task of a state waits for.
-WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
 
 
 class Queries:
@@ -223,36 +221,8 @@ class Queries:
         served = self._served(rows)
         return [_task(row, served, completion(row.state, medians.get(row.task_type))) for row in rows]
 
-    def _served(self, rows: list[Any]) -> "Served | None":
-        if not any(row.state.status == QUEUED for row in rows):
-            return None
-        return Served.read()
-
-
-class Served:
-    """Which queues and types the living workers serve, and which queues are paused."""
-
-    def __init__(self, workers: list[Any], paused: set[str]) -> None:
-        self._queues = {queue for worker in workers for queue in worker.queues}
-        self._types = {name for worker in workers for name in worker.types}
-        self._pipelines = {name.rpartition(".")[0] for name in self._types}
-        self._paused = paused
-
-    @classmethod
-    def read(cls) -> "Served":
-        """What is served now; the models are bound and connected."""
-        workers = list(WorkerRow.select().where(WorkerRow.kind == "worker"))
-        return cls(workers, {row.name for row in QueueRow.select(QueueRow.name).where(QueueRow.paused)})
-
-    def lack(self, task_type: str, queue_name: str, *, is_run: bool = False) -> str | None:
-        """What keeps a queued task waiting, if it is a paused queue or the lack of a worker."""
-        if is_run:  # its stages are claimed, from queues of their own
-            return None if task_type in self._pipelines else "no worker for its type"
-        if queue_name in self._paused:
-            return "paused"
-        if task_type not in self._types:
-            return "no worker for its type"
-        return None if queue_name in self._queues else "no worker for its queue"
+    def _served(self, rows: list[Any]) -> Served | None:
+        return Served.read() if any(waiting(row).is_due for row in rows) else None
 
 
 def _as_asked(row: Any) -> NewTask:
@@ -282,9 +252,6 @@ def _task(row: Any, served: Served | None, estimate: datetime | None) -> Task:
     ended = state.finished_at
     started = state.started_at
     duration = milliseconds(started, ended)
-    wait = WAITS.get(state.status)
-    if state.status == QUEUED and served is not None:
-        wait = served.lack(row.task_type, row.queue_name, is_run=state.queue is None)
     return Task(
         task_id=row.id,
         task_type=row.task_type,
@@ -317,7 +284,7 @@ def _task(row: Any, served: Served | None, estimate: datetime | None) -> Task:
         completed_at=ended,
         duration_ms=duration,
         estimated_completion=estimate,
-        wait_reason=wait,
+        wait_reason=waiting(row).reason(served),
     )
 
 

@@ -13,12 +13,15 @@ from tasks.ids import new_id
 Json = msgspec.Raw
 
 DEFAULT_PRIORITY = 5
+#: Under this key of its overrides a run keeps the version of its pipeline.
+VERSION = "version"
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task as it is asked for. ``delay`` and ``timeout`` are seconds; ``payload`` is any JSON value.
 
-    ``overrides`` is what the order of a run says for all stages: ``max_retries``, ``timeout``, ``backoff``.
+    ``overrides`` is what a run hands to all of its stages: what its order says of ``max_retries``,
+    ``timeout`` and ``backoff``, and the ``version`` of the pipeline that it goes by.
     """
 
     task_type: str
@@ -46,6 +49,11 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     unique_key: str | None = None
     callback_url: str | None = None
     overrides: dict[str, Any] | None = None
+
+    @property
+    def version(self) -> str | None:
+        """The version of the pipeline that a run or a stage goes by, if it is on record."""
+        return (self.overrides or {}).get(VERSION)
 
 
 class TaskType(msgspec.Struct, frozen=True):
@@ -146,6 +154,11 @@ class Claimed(msgspec.Struct, frozen=True):
     snapshot: int = 0
     state: Json | None = None
 
+    @property
+    def version(self) -> str | None:
+        """The version of the pipeline that a stage goes by, if it is on record."""
+        return (self.overrides or {}).get(VERSION)
+
 
 class Refused(msgspec.Struct, frozen=True):
     """An arrival that must not run: ``reason`` is stale, running, finished or cancelled_run."""
@@ -200,7 +213,8 @@ class RunState(msgspec.Struct, frozen=True):
 class Advance(msgspec.Struct, frozen=True):
     """What the flow decided for a run. ``status`` ends it: completed, failed or cancelled; None goes on.
 
-    It is decided for one ``round``: an operator who opened another one meanwhile makes it void.
+    It is decided for one ``round``: an operator who opened another one meanwhile makes it void. A run that
+    has no version yet goes by ``version`` from now on.
     """
 
     run_id: UUID
@@ -209,3 +223,4 @@ class Advance(msgspec.Struct, frozen=True):
     result: Any = None
     error: dict[str, Any] | None = None
     round: int = 0
+    version: str | None = None

@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
@@ -11,6 +12,10 @@ from tasks.database import connect
 from tasks.migrations import migrate
 from tests.support.databases import fresh_database
 from tests.support.servers import RabbitNode, postgres_server, rabbitmq_server
+
+# A busy machine makes any example slow: nothing here is wrong because it took long.
+hypothesis.settings.register_profile("callboard", deadline=None)
+hypothesis.settings.load_profile("callboard")
 
 #: The files that take longest begin first, so that no worker has one of them left at the end.
 LONG = (

@@ -179,9 +179,9 @@ class Ledger:
         """Claim up to ``limit`` ready tasks without a message."""
         return self._group.add("fetch", claims.Fetch(list(queues), list(types), limit, claims.new_token()))
 
-    def release(self, claim: Claimed) -> Future[bool]:
-        """Give a claim back without using up an attempt."""
-        item = claims.HandBack(claim.id, claim.token)
+    def release(self, claim: Claimed, seconds: float = 0.0) -> Future[bool]:
+        """Give a claim back without using up an attempt; it may be claimed again after ``seconds``."""
+        item = claims.HandBack(claim.id, claim.token, seconds)
         return self._unreported.before(claim.token, lambda: self._group.add("release", item))
 
     def postpone(self, arrival: Arrival, seconds: float) -> Future[bool]:

@@ -38,10 +38,14 @@ class Fetch(msgspec.Struct):
 
 
 class HandBack(msgspec.Struct, frozen=True):
-    """A claim that is given back: the task was not started, or was interrupted by a drain."""
+    """A claim that is given back: the task was not started, or was interrupted by a drain.
+
+    It may be claimed again after ``seconds``.
+    """
 
     id: UUID
     token: int
+    seconds: float = 0.0
 
 
 class Postpone(msgspec.Struct, frozen=True):
@@ -117,15 +121,18 @@ RETURNING id"""
 
 _RELEASE = """
 WITH back AS (
-    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS b(id uuid, token bigint)
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS b(id uuid, token bigint, seconds float8)
 ), locked AS (
-    SELECT s.* FROM task_state s JOIN back USING (id)
+    SELECT s.*, CASE WHEN back.seconds > 0 THEN 'scheduled' ELSE 'queued' END AS next,
+        CASE WHEN back.seconds > 0 THEN now() + make_interval(secs => back.seconds) ELSE s.ready_at END AS due
+    FROM task_state s JOIN back USING (id)
     WHERE s.status = 'running' AND s.token = back.token ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ), kept AS (
     INSERT INTO attempts (task_id, attempt, outcome, status, worker, started_at, started_event, ended_event)
-    SELECT id, attempt, 'released', 'queued', worker, started_at, running_event, events + 1 FROM locked
+    SELECT id, attempt, 'released', next, worker, started_at, running_event, events + 1 FROM locked
 )
-UPDATE task_state s SET status = 'queued', token = NULL, worker = NULL, dispatch = NULL, dispatched_at = NULL,
+UPDATE task_state s SET status = locked.next, ready_at = locked.due,
+    token = NULL, worker = NULL, dispatch = NULL, dispatched_at = NULL,
     attempt = s.attempt - 1, started_at = NULL, running_event = NULL, events = s.events + 1,
     updated_at = now()
 FROM locked WHERE s.id = locked.id RETURNING s.id"""

@@ -15,7 +15,7 @@ from tasks.ledger import statistics
 from tasks.ledger.inserts import insert_tasks
 from tasks.ledger.removals import remove
 from tasks.ledger.rounds import KEPT, MISSING, Letters, Opening, open_rounds
-from tasks.ledger.runs import clear
+from tasks.ledger.runs import clear, pin
 from tasks.ledger.snapshots import KEPT_VERSIONS
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 from tasks.states import CANCELLED, FAILED
@@ -42,7 +42,7 @@ class RunRestart(msgspec.Struct, frozen=True, kw_only=True):
     Of the stages that are ``kept`` those tasks run again that failed or were cancelled, and all of the stage
     ``again``; with ``outputs`` (in the order of its tasks) that stage is completed instead. All other stages
     are removed, and the ``successors`` inserted. ``progress`` and ``phase`` are those of the run then; None
-    keeps what it has.
+    keeps what it has. A run that begins ``anew`` goes by ``version`` from now on.
     """
 
     run_id: UUID
@@ -55,6 +55,8 @@ class RunRestart(msgspec.Struct, frozen=True, kw_only=True):
     successors: Sequence[NewTask] = ()
     progress: float | None = None
     phase: str | None = None
+    anew: bool = False
+    version: str | None = None
     ticket: UUID = msgspec.field(default_factory=new_id)
 
 
@@ -189,6 +191,8 @@ def _restart_one_run(tx: Transaction, item: RunRestart) -> object:
     open_rounds(tx, [Opening(ids, [item.run_id], letters, item.ticket, RECOVERED, item.message)])
     if item.progress is not None:
         tx.execute(_REWIND, item.progress, item.phase, item.run_id)
+    if item.anew:
+        pin(tx, item.run_id, item.version, anew=True)
     insert_tasks(tx, item.successors)
     return RECOVERED
 

@@ -18,6 +18,12 @@ UPDATE task_state SET status = %s, result = %s::jsonb, error = %s::jsonb,
     events = events + 1, finished_at = now(), updated_at = now(), started_at = coalesce(started_at, now())
 WHERE id = %s RETURNING id"""
 
+# Without a version only where it is to be kept: a process that knew no pipeline began the run.
+_PIN = """
+UPDATE tasks SET overrides = coalesce(overrides, '{}') - 'version'
+    || jsonb_strip_nulls(jsonb_build_object('version', %s::text))
+WHERE id = %s AND (%s OR overrides->>'version' IS NULL)"""
+
 _CLEAR = """
 WITH locked AS (
     SELECT s.* FROM task_state s JOIN tasks t USING (id)
@@ -58,12 +64,22 @@ def _apply(tx: Transaction, item: Advance, locked: dict[UUID, tuple[str, int]], 
         return False
     if going_on and item.status is None:
         insert_tasks(tx, item.successors)
+        if item.version is not None:
+            pin(tx, item.run_id, item.version)
         return True
     if going_on and item.status is not None:
         _end(tx, item)
         locked[item.run_id] = (item.status, current_round)
     clear(tx, item.run_id)
     return going_on
+
+
+def pin(tx: Transaction, run_id: UUID, version: str | None, *, anew: bool = False) -> None:
+    """Have a run go by a version of its pipeline from now on: by its first one, or ``anew`` by another.
+
+    None leaves it to the process that begins it.
+    """
+    tx.execute(_PIN, version, run_id, anew)
 
 
 def _end(tx: Transaction, item: Advance) -> None:

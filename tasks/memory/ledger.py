@@ -103,13 +103,15 @@ class MemoryLedger:
             run.running_event = run.events
         return _claimed(row, token)
 
-    def release(self, claim: Claimed) -> Future[bool]:
-        """Give a claim back without using up an attempt."""
+    def release(self, claim: Claimed, seconds: float = 0.0) -> Future[bool]:
+        """Give a claim back without using up an attempt; it may be claimed again after ``seconds``."""
 
         def release(row: Row) -> None:
             now = self._store.clock.now()
-            row.end_attempt("released", QUEUED, now)
-            row.status, row.token, row.worker, row.attempt = QUEUED, None, None, row.attempt - 1
+            status = SCHEDULED if seconds else QUEUED
+            row.end_attempt("released", status, now)
+            row.status, row.token, row.worker, row.attempt = status, None, None, row.attempt - 1
+            row.ready_at = now + timedelta(seconds=seconds) if seconds else row.ready_at
             row.started_at, row.running_event, row.updated_at = None, None, now
             row.events += 1
 

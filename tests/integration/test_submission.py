@@ -224,7 +224,8 @@ def test_limits_of_an_order_are_for_the_stages_of_a_pipeline_and_else_for_the_ta
     run, stage = office.submission.prepare(Order(task_type="words", payload="a", **asked))
     (plain,) = office.submission.prepare(Order(task_type="test", **asked))
 
-    assert run.overrides == stage.overrides == asked
+    assert run.version is not None
+    assert run.overrides == stage.overrides == asked | {"version": run.version}
     assert (stage.max_retries, stage.timeout, stage.backoff) == (0, 1.5, {"kind": "fixed"})
     assert plain.overrides is None
 

@@ -331,6 +331,63 @@ def test_two_task_types_of_one_name_are_refused() -> None:
         Catalogue([], [Pipeline("documents", convert | chunk), Pipeline("documents", convert)])
 
 
+def test_new_runs_go_by_the_highest_version_and_old_ones_by_the_plan_of_their_own() -> None:
+    old, new = Pipeline("documents", convert | chunk), Pipeline("documents", convert, version=2)
+    catalogue = Catalogue([], [new, old])
+
+    assert catalogue.get("documents") is new
+    assert catalogue.pipeline_of("documents", old.version) is old
+    assert catalogue.pipeline_of("documents.chunk", old.version) is old
+    assert catalogue.pipeline_of("documents.convert", new.version) is new
+    assert catalogue.pipeline_of("documents.convert", "1-00000000") is None
+    assert catalogue.runnable().names == ["documents.chunk", "documents.convert"]
+
+
+def test_a_number_alone_makes_no_other_plan() -> None:
+    old, new = Pipeline("documents", convert | chunk), Pipeline("documents", convert | chunk, version=2)
+
+    assert Catalogue([], [new]).pipeline_of("documents", old.version) is new
+
+
+def untyped(name: str) -> Any:
+    return stage(name=name)(lambda value: value)
+
+
+ONE, TWO = untyped("one"), untyped("two")
+PLANS = {
+    "a chain": ONE | TWO,
+    "the other way round": TWO | ONE,
+    "longer": ONE | TWO | untyped("three"),
+    "mapped": ONE | TWO.map(),
+    "in batches": ONE | TWO.map(batch=2),
+    "in larger batches": ONE | TWO.map(batch=3),
+    "by a key": ONE | TWO.map(key="size"),
+    "side by side": gather(ONE, TWO),
+    "a choice": when(untyped("three"), ONE, TWO),
+    "guarded": ONE.on_failure(TWO),
+    "nested": ONE | Pipeline("inner", TWO),
+}
+
+
+def test_plans_of_another_shape_are_other_versions() -> None:
+    versions = {name: Pipeline("documents", parts).version for name, parts in PLANS.items()}
+
+    assert len(set(versions.values())) == len(PLANS)
+    assert versions["a chain"] == Pipeline("documents", ONE | TWO).version
+
+
+def test_versions_share_the_stages_of_one_name() -> None:
+    changed: Any = stage(lambda text: text, name="convert")  # type: ignore[call-overload]
+
+    with pytest.raises(DefinitionError, match=r"documents\.convert is another function in version 1"):
+        Catalogue([], [Pipeline("documents", convert | chunk), Pipeline("documents", changed, version=2)])
+
+
+def test_versions_begin_at_one() -> None:
+    with pytest.raises(CompositionError, match="versions begin at 1"):
+        Pipeline("documents", convert, version=0)
+
+
 def test_nothing_but_stages_can_be_chained() -> None:
     chain: Any = convert | chunk
 
