@@ -14,7 +14,7 @@ from actors.attempt import Completed, Failed, Lost, Verdict, describe, said_by
 from actors.delivery import Delivery
 from tasks.errors import Unavailable
 from tasks.ports import Verbs
-from tasks.values import Claimed, Complete, NewTask, TaskError
+from tasks.values import Claimed, Complete, NewTask, RunProgress, TaskError
 
 log = logging.getLogger("callboard.worker")
 
@@ -40,6 +40,10 @@ class Following(Protocol):
     @property
     def phase(self) -> str | None:
         """The stage that the run is at now."""
+
+    @property
+    def details(self) -> dict[str, Any] | None:
+        """The steps of that stage."""
 
 
 class Flow(Protocol):
@@ -136,15 +140,8 @@ class RecordedCall:
         if claim.run_id is not None:
             following = self._flow.after(claim, result)
             settle = following.settle
-            completion = Complete(
-                claim.id,
-                claim.token,
-                result,
-                following.successors,
-                claim.run_id,
-                following.progress,
-                following.phase,
-            )
+            told = RunProgress(claim.run_id, following.progress, following.phase, following.details)
+            completion = Complete(claim.id, claim.token, result, following.successors, told)
         delivery.recorded = self._or_failed(claim, self._ledger.complete(claim, completion))
         if settle:
             self._settle_after(delivery)

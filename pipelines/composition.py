@@ -18,6 +18,7 @@ from actors.submission import Defaults, Order, task_of
 from pipelines import flow, plan, typing_rules
 from pipelines.errors import CompositionError
 from pipelines.evaluation import Done, Failure
+from pipelines.pace import Pace
 from pipelines.plan import Choice, Each, Guarded, Leaf, Parallel, Part, Series
 from tasks.values import VERSION, Advance, Claimed, NewTask, RunState
 
@@ -187,15 +188,21 @@ class Pipeline(Composable):
         run = msgspec.structs.replace(run, overrides=(run.overrides or {}) | {VERSION: self.version})
         return [run, *flow.begin(self, run, defaults)]
 
-    def after(self, finished: Claimed, result: Any, defaults: Defaults) -> flow.Next:
+    def after(
+        self, finished: Claimed, result: Any, defaults: Defaults, pace: Pace = flow.NO_PACE
+    ) -> flow.Next:
         """What follows a stage that finished with ``result`` (see `pipelines.flow`)."""
-        return flow.after(self, finished, result, defaults)
+        return flow.after(self, finished, result, defaults, pace)
 
     def settle(
-        self, run: RunState, outputs: Callable[[str], dict[int, Any]], defaults: Defaults
+        self,
+        run: RunState,
+        outputs: Callable[[str], dict[int, Any]],
+        defaults: Defaults,
+        pace: Pace = flow.NO_PACE,
     ) -> Advance | None:
         """What a run needs now, or None if its stages are still at work (see `pipelines.flow`)."""
-        return flow.settle(self, run, outputs, defaults)
+        return flow.settle(self, run, outputs, defaults, pace)
 
     def type_of(self, stage: str) -> str:
         """The task type of a stage: ``<pipeline>.<stage>``."""

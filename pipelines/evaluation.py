@@ -88,7 +88,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluation:
-    """One look at a run. ``output(stage, scope)`` reads what a task gave; ``due`` is what begins now."""
+    """One look at a run. ``output(stage, scope)`` reads what a task gave; ``due`` is what begins now.
+
+    ``totals`` says of maps that were looked at, by their first stage, how many items they have.
+    """
 
     def __init__(self, stages: Sequence[StageState], output: Callable[[str, int], Any]) -> None:
         self._states = {(one.stage, one.index): one for one in stages}
@@ -99,6 +102,7 @@ class Evaluation:
             scopes.sort()
         self._output = output
         self.due: list[Due] = []
+        self.totals: dict[str, int] = {}
 
     def came_to(self, part: Part, given: Value, scope: int = 0, inner: bool = False) -> Came:
         """What a part has come to in a scope; what it needs is added to ``due``.
@@ -169,6 +173,8 @@ class Evaluation:
         listed = split(each, given())
         if inner and len(listed) > MOST_INNER:
             raise TypeError(f"a map in a map can have {MOST_INNER} tasks: use a larger batch")
+        if not inner:
+            self.totals[next(leaves(each)).name] = len(listed)
         base = scope << INNER_BITS if inner else 0
         items: list[Came] = []
         at_work, is_over = 0, False

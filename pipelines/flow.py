@@ -14,10 +14,13 @@ import msgspec
 from actors.submission import Defaults
 from pipelines.errors import CompositionError
 from pipelines.evaluation import WINDOW, Due, Ended, Evaluation, Fallen, Given, Pending, error_of, is_done
+from pipelines.pace import Pace, steps
 from pipelines.plan import Choice, Each, Guarded, Leaf, Parallel, Part, Series, Step, leaves, way_to
 from pipelines.stages import task_of_stage
 from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED
-from tasks.values import Advance, Claimed, NewTask, RunState, StageState
+from tasks.values import Advance, Claimed, NewTask, RunProgress, RunState, StageState
+
+NO_PACE = Pace()
 
 
 class Composed(Protocol):
@@ -50,6 +53,7 @@ class Next(msgspec.Struct, frozen=True):
     settle: bool = False
     progress: float = 0.0
     phase: str | None = None
+    details: dict[str, Any] | None = None
 
 
 class Join(msgspec.Struct, frozen=True):
@@ -71,31 +75,20 @@ def join_of(pipeline: Composed, stage: str) -> Join | None:
 
 def begin(pipeline: Composed, run: NewTask, defaults: Defaults) -> list[NewTask]:
     """The tasks of the first stage of a run."""
-    return start(pipeline, run, pipeline.plan, run.payload, 0, defaults)[0]
+    look = Evaluation((), _nothing)
+    look.came_to(pipeline.plan, lambda: run.payload)
+    return _tasks(pipeline, run, look, defaults)
 
 
-def start(
-    pipeline: Composed,
-    run: NewTask,
-    part: Part,
-    value: Any,
-    scope: int,
-    defaults: Defaults,
-    *,
-    inner: bool = False,
-) -> tuple[list[NewTask], bool]:
-    """The first tasks of a part, and whether there are none because nothing is to be done.
+def after(
+    pipeline: Composed, finished: Claimed, result: Any, defaults: Defaults, pace: Pace = NO_PACE
+) -> Next:
+    """What follows a stage that finished with ``result``.
 
     Raises:
+      CompositionError: the pipeline has no such stage (any more).
       TypeError: a map was given something that it cannot use.
     """
-    look = Evaluation((), _nothing)
-    came = look.came_to(part, lambda: value, scope, inner)
-    return _tasks(pipeline, run, look, defaults), not isinstance(came, Pending)
-
-
-def after(pipeline: Composed, finished: Claimed, result: Any, defaults: Defaults) -> Next:
-    """What follows a stage that finished with ``result``."""
     if is_done(result):
         return Next(settle=True, progress=99.0)
     name = finished.stage or ""
@@ -103,24 +96,28 @@ def after(pipeline: Composed, finished: Claimed, result: Any, defaults: Defaults
     ahead = _ahead(way, result, finished)
     if ahead is None:  # a join, or the end: what is left is seen after the commit
         is_last = not any(isinstance(step.part, Each | Parallel) for step in way)
-        return Next(settle=True, progress=99.0 if is_last else progress_at(pipeline, name), phase=name)
+        return Next(settle=True, progress=99.0 if is_last else pace.reached(pipeline, name), phase=name)
     part, value = ahead
     inner = any(isinstance(step.part, Each) for step in way)
-    scope = finished.stage_index or 0
-    run = _template(finished)
-    successors, ended = start(pipeline, run, part, value, scope, defaults, inner=inner)
+    look = Evaluation((), _nothing)
+    came = look.came_to(part, lambda: value, finished.stage_index or 0, inner)
+    successors = _tasks(pipeline, _template(finished), look, defaults)
     phase = successors[0].stage or name if successors else name
-    return Next(tuple(successors), settle=ended, progress=progress_at(pipeline, phase), phase=phase)
-
-
-def progress_at(pipeline: Composed, stage: str) -> float:
-    """How far a run is when it comes to a stage, 0-100: by the stages before it."""
-    names = [one.name for one in pipeline.stages]
-    return 100.0 * names.index(stage) / len(names)
+    return Next(
+        tuple(successors),
+        settle=not isinstance(came, Pending),
+        progress=pace.reached(pipeline, phase),
+        phase=phase,
+        details=_steps(look, phase),
+    )
 
 
 def settle(
-    pipeline: Composed, run: RunState, outputs: Callable[[str], dict[int, Any]], defaults: Defaults
+    pipeline: Composed,
+    run: RunState,
+    outputs: Callable[[str], dict[int, Any]],
+    defaults: Defaults,
+    pace: Pace = NO_PACE,
 ) -> Advance | None:
     """What a run needs now, or None if its stages are still at work.
 
@@ -148,7 +145,9 @@ def settle(
     successors = _tasks(pipeline, run.task, look, defaults)
     if not successors:
         return None
-    return Advance(run.id, successors, round=run.round, version=pipeline.version)
+    phase = successors[0].stage or ""
+    told = RunProgress(run.id, pace.reached(pipeline, phase), phase, _steps(look, phase))
+    return Advance(run.id, successors, round=run.round, version=pipeline.version, progress=told)
 
 
 def find(pipeline: Composed, stage: str) -> list[Step]:
@@ -194,6 +193,11 @@ def _tasks(pipeline: Composed, run: NewTask, look: Evaluation, defaults: Default
         return task_of_stage(task_type, pipeline.version, run, due.leaf, due.scope, due.payload, defaults)
 
     return [task(due) for due in look.due]
+
+
+def _steps(look: Evaluation, stage: str) -> dict[str, Any] | None:
+    """The steps of a map that begins with a stage."""
+    return steps(stage, 0, look.totals[stage]) if stage in look.totals else None
 
 
 def _nothing(stage: str, scope: int) -> Any:

@@ -123,7 +123,7 @@ def restart_run(
         f"recovered from stage {name}",
         kept=kept,
         again=asked.stage,
-        progress=flow.progress_at(pipeline, name),
+        progress=flow.NO_PACE.reached(pipeline, name),
         phase=name,
     )
     if asked.output is msgspec.UNSET:

@@ -12,9 +12,9 @@ from tasks import history, lists, statistics
 from tasks.database import session
 from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
-from tasks.records import Event, Page, Statistics, Task, TaskFilter, TaskPage, milliseconds
+from tasks.records import Event, Page, Spent, Statistics, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import RUNNING
-from tasks.values import Backlog, Claimed, NewTask, RunState, StageState, TaskType
+from tasks.values import Backlog, Claimed, Joining, NewTask, RunState, StageState, TaskType
 from tasks.waiting import Served, waiting
 from tasks.windows import Window
 
@@ -137,17 +137,21 @@ class Queries:
             run = StateRow.select().where(StateRow.id == task_id, StateRow.queue.is_null())
             return bool(run.exists())
 
-    def is_at_work(self, run_id: UUID, stages: Sequence[str] | None = None, window: int = 0) -> bool:
-        """Whether a run goes on by itself: a stage is unfinished, and none has ended badly.
+    def is_at_work(self, run_id: UUID) -> bool:
+        """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""
+        found = self.joining(run_id)
+        return found.unfinished > 0 and not found.some_fell
 
-        With ``stages`` only these need be unfinished. Of a ``window`` that was full, half must be.
-        """
+    def joining(self, run_id: UUID, stages: Sequence[str] | None = None) -> Joining:
+        """How far some stages of a run are, or all of them; ``some_fell`` looks at all in any case."""
         names = None if stages is None else list(stages)
         with session(self._database):
-            row = self._database.execute_sql(_AT_WORK, {"run": run_id, "stages": names}).fetchone()
-        begun, unfinished, some_fell = row
-        needed = window // 2 if window and begun >= window else 0
-        return unfinished > needed and not some_fell
+            return Joining(*self._database.execute_sql(_JOINING, {"run": run_id, "stages": names}).fetchone())
+
+    def spent(self) -> dict[str, Spent]:
+        """What the completed tasks of each type took, stages too."""
+        with session(self._database):
+            return statistics.spent(self._database.execute_sql)
 
     def outputs(self, run_id: UUID, stage: str) -> dict[int, Any]:
         """The results of a stage of a run by the index of its tasks, in their order."""
@@ -303,9 +307,10 @@ UNION
  WHERE s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')
    AND r.status IN ('completed', 'failed', 'cancelled') LIMIT %s)"""
 
-_AT_WORK = """
+_JOINING = """
 SELECT count(*) FILTER (WHERE asked), count(*) FILTER (WHERE asked AND NOT over),
-    coalesce(bool_or(over AND status <> 'completed'), false)
+    coalesce(bool_or(over AND status <> 'completed'), false),
+    (SELECT details FROM task_state WHERE id = %(run)s)
 FROM (SELECT s.status, s.status IN ('completed', 'failed', 'cancelled') AS over,
         %(stages)s::text[] IS NULL OR t.stage = ANY(%(stages)s) AS asked
     FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = %(run)s) stage"""

@@ -167,6 +167,13 @@ class Graph(msgspec.Struct, frozen=True):
     truncated: bool
 
 
+class Spent(msgspec.Struct, frozen=True):
+    """How many tasks of a type have completed, and how long they took together, in milliseconds."""
+
+    count: int
+    duration_ms: float
+
+
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """How many tasks there were and how they ended; durations are those of completed tasks, in milliseconds.
 

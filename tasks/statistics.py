@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.records import Figures, Point, Series, Statistics
+from tasks.records import Figures, Point, Series, Spent, Statistics
 from tasks.states import CANCELLED, COMPLETED, FAILED, FINAL, UNFINISHED
 from tasks.windows import Window, plan
 
@@ -99,6 +99,14 @@ SELECT task_type, min(slot) FROM (
 ) AS cumulated WHERE passed >= 0.5 * number GROUP BY 1"""
 
 
+_SPENT = """
+SELECT task_type, sum(count), sum(duration_ms) FROM (
+    SELECT task_type, count, duration_ms FROM statistics
+    WHERE everyone AND user_id = '' AND level = 'all' AND status = 'completed'
+    UNION ALL
+    SELECT task_type, count, duration_ms FROM tallies WHERE status = 'completed') AS known GROUP BY 1"""
+
+
 def read(execute: Any, window: Window, *, now: datetime | None = None) -> Statistics:
     """The statistics of a window. ``execute`` runs SQL on a database of the record and gives a cursor."""
     bucket, pieces = plan(window, now or datetime.now(UTC))
@@ -156,6 +164,15 @@ def kept_in(counts: dict[str, int], statuses: Sequence[str]) -> int | None:
 def medians(execute: Any) -> dict[str, float]:
     """The median duration in milliseconds of each type's completed tasks."""
     return {task_type: _milliseconds(slot) for task_type, slot in execute(_MEDIANS, {})}
+
+
+def spent(execute: Any) -> dict[str, Spent]:
+    """What the completed tasks of each type took."""
+    return {
+        task_type: Spent(int(count), duration)
+        for task_type, count, duration in execute(_SPENT, {})
+        if count > 0
+    }
 
 
 def _whose(user: str | None) -> dict[str, Any]:

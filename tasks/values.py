@@ -177,6 +177,15 @@ class TaskError(msgspec.Struct, frozen=True):
     error_class: str = "Error"
 
 
+class RunProgress(msgspec.Struct, frozen=True):
+    """How far a run is: ``progress`` is 0-100, ``phase`` its stage, ``details`` the steps of that stage."""
+
+    run_id: UUID
+    progress: float
+    phase: str | None = None
+    details: dict[str, Any] | None = None
+
+
 class Complete(msgspec.Struct, frozen=True):
     """A finished attempt, its result, and the tasks that follow from it in the same transaction."""
 
@@ -184,9 +193,7 @@ class Complete(msgspec.Struct, frozen=True):
     token: int
     result: Any
     successors: Sequence[NewTask] = ()
-    run_id: UUID | None = None
-    run_progress: float = 0.0
-    run_phase: str | None = None
+    run: RunProgress | None = None
 
 
 class StageState(msgspec.Struct, frozen=True):
@@ -197,6 +204,16 @@ class StageState(msgspec.Struct, frozen=True):
     index: int
     status: str
     error: dict[str, Any] | None
+
+
+class Joining(msgspec.Struct, frozen=True):
+    """Tasks of some stages of a run that lead to a join: how many have begun, and are not over yet."""
+
+    begun: int
+    unfinished: int
+    some_fell: bool
+    #: The steps of the run, as its progress was last reported.
+    details: dict[str, Any] | None = None
 
 
 class RunState(msgspec.Struct, frozen=True):
@@ -224,3 +241,4 @@ class Advance(msgspec.Struct, frozen=True):
     error: dict[str, Any] | None = None
     round: int = 0
     version: str | None = None
+    progress: RunProgress | None = None

@@ -42,7 +42,18 @@ from tasks.ledger.transaction import (
     Statement,
 )
 from tasks.ledger.unreported import Unreported
-from tasks.values import Accepted, Advance, Arrival, Claimed, Complete, NewTask, Once, Refused, TaskError
+from tasks.values import (
+    Accepted,
+    Advance,
+    Arrival,
+    Claimed,
+    Complete,
+    NewTask,
+    Once,
+    Refused,
+    RunProgress,
+    TaskError,
+)
 
 __all__ = ["CANCEL_CHANNEL", "EVENTS_CHANNEL", "READY_CHANNEL", "Ledger", "NoOutlet", "Outlet"]
 
@@ -56,6 +67,7 @@ STATEMENTS: dict[str, Statement] = {
     "lose": recovery.lose,
     "checkpoint": snapshots.checkpoint,
     "advance": runs.advance,
+    "report_runs": runs.report_runs,
     "cancel": endings.cancel,
     "replay": dead_letters.replay,
     "retry": rounds.retry,
@@ -240,6 +252,10 @@ class Ledger:
     def advance(self, decision: Advance) -> Future[bool]:
         """Apply what the flow decided for a run; False: the run is over."""
         return self._group.add("advance", decision)
+
+    def report_run(self, progress: RunProgress) -> Future[bool]:
+        """Tell how far a run is, if it is farther than it was."""
+        return self._group.add("report_runs", progress)
 
     # --- the clock and the dispatcher ------------------------------------------------------------
 

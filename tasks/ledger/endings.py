@@ -8,6 +8,7 @@ import msgspec
 
 from tasks.ledger.dead_letters import BURIED
 from tasks.ledger.inserts import insert_tasks
+from tasks.ledger.runs import report_runs
 from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
 from tasks.values import Complete
 
@@ -60,24 +61,6 @@ FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
 
 _REREAD = "SELECT id, status, token FROM task_state WHERE id = ANY(%s)"
 
-_RUN_PROGRESS = """
-WITH input AS (
-    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS i(run_id uuid, run_progress real, run_phase text)
-), best AS (
-    SELECT DISTINCT ON (run_id) * FROM input ORDER BY run_id, run_progress DESC
-), locked AS (
-    SELECT s.id, s.events FROM task_state s JOIN best ON s.id = best.run_id
-    WHERE s.status = 'running' AND s.progress < best.run_progress
-    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
-), told AS (
-    INSERT INTO events (task_id, event_id, kind, status, phase, progress)
-    SELECT locked.id, locked.events + 1, 'progress', 'running', best.run_phase, best.run_progress
-    FROM locked JOIN best ON best.run_id = locked.id
-)
-UPDATE task_state s SET progress = best.run_progress, phase = best.run_phase, events = s.events + 1,
-    updated_at = now()
-FROM locked, best WHERE s.id = locked.id AND best.run_id = s.id RETURNING s.id"""
-
 _CANCEL = """
 WITH target AS (
     SELECT unnest(%s::uuid[]) AS id UNION SELECT id FROM tasks WHERE run_id = ANY(%s)
@@ -108,7 +91,7 @@ def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
     tx.ended |= done
     finished = [item for item in items if item.id in done]
     insert_tasks(tx, [task for item in finished for task in item.successors])
-    _report_runs(tx, finished)
+    report_runs(tx, [item.run for item in finished if item.run is not None])
     return _outcomes(tx, items, done, expected=("completed",))
 
 
@@ -135,16 +118,6 @@ def _cancelled(status: str, some_unfinished: bool) -> object:
     if some_unfinished:
         return SKIPPED
     return status if status in ("missing", "cancelled") else "finished"
-
-
-def _report_runs(tx: Transaction, finished: Sequence[Complete]) -> None:
-    rows = [
-        {"run_id": item.run_id, "run_progress": item.run_progress, "run_phase": item.run_phase}
-        for item in finished
-        if item.run_id is not None
-    ]
-    if rows:
-        tx.moves(_RUN_PROGRESS, as_json(rows))
 
 
 def _outcomes(

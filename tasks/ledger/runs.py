@@ -1,11 +1,11 @@
-"""The verb that settles a run: create what joins and follow-ups are due, or end the run."""
+"""The verbs that move a run: create what joins and follow-ups are due, end it, tell how far it is."""
 
 from collections.abc import Sequence
 from uuid import UUID
 
 from tasks.ledger.inserts import insert_tasks
 from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
-from tasks.values import Advance
+from tasks.values import Advance, RunProgress
 
 _LOCK = """
 SELECT id, status, round FROM task_state WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
@@ -17,6 +17,26 @@ UPDATE task_state SET status = %s, result = %s::jsonb, error = %s::jsonb,
     progress = CASE WHEN %s = 'completed' THEN 100 ELSE progress END,
     events = events + 1, finished_at = now(), updated_at = now(), started_at = coalesce(started_at, now())
 WHERE id = %s RETURNING id"""
+
+_RUN_PROGRESS = """
+WITH input AS (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS i(run_id uuid, progress real, phase text,
+        details jsonb)
+), best AS (
+    SELECT DISTINCT ON (run_id) * FROM input ORDER BY run_id, progress DESC
+), locked AS (
+    SELECT s.id, s.events FROM task_state s JOIN best ON s.id = best.run_id
+    WHERE s.status = 'running' AND s.progress < best.progress
+    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+), told AS (
+    INSERT INTO events (task_id, event_id, kind, status, phase, progress, data)
+    SELECT locked.id, locked.events + 1, 'progress', 'running', best.phase, best.progress,
+        best.details
+    FROM locked JOIN best ON best.run_id = locked.id
+)
+UPDATE task_state s SET progress = best.progress, phase = best.phase, details = best.details,
+    events = s.events + 1, updated_at = now()
+FROM locked, best WHERE s.id = locked.id AND best.run_id = s.id RETURNING s.id"""
 
 # Without a version only where it is to be kept: a process that knew no pipeline began the run.
 _PIN = """
@@ -64,6 +84,7 @@ def _apply(tx: Transaction, item: Advance, locked: dict[UUID, tuple[str, int]], 
         return False
     if going_on and item.status is None:
         insert_tasks(tx, item.successors)
+        report_runs(tx, [item.progress] if item.progress is not None else [])
         if item.version is not None:
             pin(tx, item.run_id, item.version)
         return True
@@ -72,6 +93,13 @@ def _apply(tx: Transaction, item: Advance, locked: dict[UUID, tuple[str, int]], 
         locked[item.run_id] = (item.status, current_round)
     clear(tx, item.run_id)
     return going_on
+
+
+def report_runs(tx: Transaction, items: Sequence[RunProgress]) -> list[object]:
+    """Tell how far runs are, of each the farthest; what is locked is told by the next report."""
+    if items:
+        tx.moves(_RUN_PROGRESS, as_json(items))
+    return [True for _ in items]
 
 
 def pin(tx: Transaction, run_id: UUID, version: str | None, *, anew: bool = False) -> None:

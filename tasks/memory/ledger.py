@@ -23,7 +23,7 @@ from tasks.states import (
     RUNNING,
     SCHEDULED,
 )
-from tasks.values import Accepted, Advance, Claimed, Complete, Json, NewTask, Once, TaskError
+from tasks.values import Accepted, Advance, Claimed, Complete, Json, NewTask, Once, RunProgress, TaskError
 
 T = TypeVar("T")
 KEPT_VERSIONS = 20
@@ -168,18 +168,19 @@ class MemoryLedger:
             row.result, row.error, row.progress = as_json(completion.result), None, 100.0
             row.end(COMPLETED, self._store.clock.now())
             self._store.insert(completion.successors)
-            self._report_run(completion)
+            if completion.run is not None:
+                self._report_run(completion.run)
             self._store.follow([row.new.id])
 
         return self._do(lambda: self._if_held(claim, complete, done=(COMPLETED,)))
 
-    def _report_run(self, completion: Complete) -> None:
-        run = self._store.rows.get(completion.run_id) if completion.run_id else None
-        if run is not None and run.status == RUNNING and run.progress < completion.run_progress:
+    def _report_run(self, told: RunProgress) -> None:
+        run = self._store.rows.get(told.run_id)
+        if run is not None and run.status == RUNNING and run.progress < told.progress:
             now = self._store.clock.now()
-            progress, phase = completion.run_progress, completion.run_phase
-            run.tell("progress", RUNNING, now, phase=phase, progress=progress)
-            run.progress, run.phase, run.updated_at = progress, phase, now
+            data = None if told.details is None else as_json(told.details)
+            run.tell("progress", RUNNING, now, phase=told.phase, progress=told.progress, data=data)
+            run.progress, run.phase, run.details, run.updated_at = told.progress, told.phase, data, now
 
     def fail(self, claim: Claimed, error: TaskError, *, retry_in: float | None) -> Future[bool]:
         """End an attempt with an error and retry in so many seconds, or never; False: stale token."""

@@ -33,6 +33,7 @@ from tasks.values import (
     NewTask,
     Once,
     Refused,
+    RunProgress,
     TaskError,
 )
 from tests.support.waiting import eventually
@@ -478,9 +479,7 @@ def test_the_successors_of_a_stage_are_created_in_the_transaction_of_its_finish(
     (claim,) = record.fetch()
     successors = [a_stage(run_id, "second", index) for index in range(3)]
 
-    assert record.complete(
-        claim, "done", successors=successors, run_id=run_id, run_progress=50.0, run_phase="second"
-    )
+    assert record.complete(claim, "done", successors=successors, run=RunProgress(run_id, 50.0, "second"))
 
     written = record.sql.execute(
         "SELECT s.id, s.xmin, t.xmin FROM task_state s JOIN tasks t USING (id)"

@@ -18,7 +18,7 @@ from tasks.ports import Questions, Verbs
 from tasks.queries import Queries
 from tasks.records import Page, Task, TaskFilter
 from tasks.states import is_legal
-from tasks.values import Advance, Claimed, Complete, NewTask, Once, TaskError
+from tasks.values import Advance, Claimed, Complete, NewTask, Once, RunProgress, TaskError
 from tests.support.waiting import eventually
 
 QUEUE, TYPE = "default", "work"
@@ -503,10 +503,11 @@ def test_a_finished_stage_brings_its_successors_and_the_runs_progress(record: Re
     (claim,) = record.fetch()
 
     second = a_stage(run, "second", payload=[1])
-    follows = {"successors": [second], "run_id": run, "run_progress": 50.0, "run_phase": "second"}
+    follows = {"successors": [second], "run": RunProgress(run, 50.0, "second", {"steps_total": 1})}
     assert record.complete(claim, [1], **follows)
 
     assert (record.task(run).progress, record.task(run).phase) == (50.0, "second")
+    assert record.task(run).details == {"steps_total": 1}
     assert record.task(second.id).payload == [1]
     found = record.queries.run(run)
     assert found is not None
