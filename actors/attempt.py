@@ -6,6 +6,7 @@ It is the same on a thread of the worker and in a process of its own.
 import logging
 import traceback
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -62,9 +63,16 @@ class Lost(msgspec.Struct, frozen=True):
     how: str
 
 
-#: What can be judged where the actor ran; that its process died is seen from outside.
+class Reused(msgspec.Struct, frozen=True):
+    """The actor need not run: this is what came of the same input in an earlier task."""
+
+    result: Any
+    task_id: UUID
+
+
+#: What can be judged where the actor ran; that its process died, or need not run it, is known outside.
 Judged = Completed | Failed | GivenUp
-Verdict = Judged | Lost
+Verdict = Judged | Lost | Reused
 
 
 class Attempts:

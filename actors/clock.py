@@ -13,6 +13,7 @@ from tasks.ledger import Ledger
 from tasks.ledger.recovery import BATCH
 from tasks.ledger.retention import Place, Retention
 from tasks.ledger.statistics import BATCH as FOLDED_AT_ONCE
+from tasks.ledger.step_outputs import BATCH as FORGOTTEN_AT_ONCE
 from tasks.queries import Queries
 
 log = logging.getLogger("callboard.clock")
@@ -27,6 +28,8 @@ PRUNE_SECONDS = 60.0
 EXPIRE_SECONDS = 600.0
 #: So many batches of tallies are folded in a round: what is due and what is lost must not wait for more.
 MOST_FOLDS = 5
+#: And so many of kept outputs are forgotten: once a minute, 10,000 of them.
+MOST_FORGETS = 20
 #: How long a round waits for a verb; without Postgres the verb stays queued and the round is tried again.
 PATIENCE_SECONDS = 5.0
 LONGEST_PUBLISH_SECONDS = 30.0
@@ -143,10 +146,13 @@ class Clock:
         self._has_tallies = all(folded >= FOLDED_AT_ONCE for folded in batches)
 
     def prune(self) -> None:
-        """Forget what is over: idempotency keys, dependencies, and the finer statistics of long ago."""
+        """Forget what is over: idempotency keys, dependencies, kept outputs, finer statistics of long ago."""
         self._ledger.prune_keys().result(PATIENCE_SECONDS)
         self._ledger.unlink().result(PATIENCE_SECONDS)
         self._ledger.thin_out().result(PATIENCE_SECONDS)
+        for _ in range(MOST_FORGETS):
+            if self._ledger.forget_outputs().result(PATIENCE_SECONDS) < FORGOTTEN_AT_ONCE:
+                break
 
     def expire(self) -> None:
         """Remove a batch of what was over long ago; others follow in the next rounds until none is left."""

@@ -10,6 +10,7 @@ import msgspec
 from actors import backoff as backoffs
 from actors.errors import DefinitionError
 from actors.fields import refused
+from actors.fingerprint import Origin, origin_of
 from actors.submission import Defaults, Order, task_of
 from tasks.errors import InvalidField
 from tasks.names import check_queue
@@ -20,13 +21,16 @@ R = TypeVar("R")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 DEFAULT_QUEUE = "default"
 MOST_TIMEOUT = 30 * 86_400.0
+MOST_CACHE = 3_660 * 86_400.0
+MOST_VERSION = 200
 _BY_NAME_ALONE = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How tasks of a type run unless a task says otherwise. ``timeout`` is in seconds.
 
-    ``isolated`` tasks run in a process of their own, which is killed when their time is up.
+    ``isolated`` tasks run in a process of their own, which is killed when their time is up. For ``cache``
+    seconds an output answers for the same input, as long as ``code_version`` is the same too.
     """
 
     queue: str = DEFAULT_QUEUE
@@ -35,6 +39,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     backoff: dict[str, Any] | None = None
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     isolated: bool = False
+    cache: float | None = None
+    code_version: str | None = None
+    #: What makes the outputs that are kept: found out once, when the actor is defined.
+    origin: Origin | None = None
 
 
 class Actor(Generic[P, R]):
@@ -48,7 +56,7 @@ class Actor(Generic[P, R]):
             raise DefinitionError(f"{name!r} cannot name a task type: use letters, digits and _ . : -")
         self.function = function
         self.name = name
-        self.policy = policy
+        self.policy = _with_origin(policy, function, name)
         self.payload_type, self.result_type, self.takes_payload = _signature(function, name)
         self.__doc__ = function.__doc__
 
@@ -81,6 +89,16 @@ class Actor(Generic[P, R]):
         """Call the function with a payload as it came out of the record."""
         function: Callable[..., Any] = self.function
         return function(self.parse(payload)) if self.takes_payload else function()
+
+
+def _with_origin(policy: Policy, function: Callable[..., Any], name: str) -> Policy:
+    """The policy; if outputs are kept, with what makes them."""
+    if policy.cache is None or policy.origin is not None:
+        return policy
+    try:
+        return msgspec.structs.replace(policy, origin=origin_of(function, policy.code_version))
+    except DefinitionError as error:
+        raise DefinitionError(f"outputs of {name} cannot be kept: {error}") from error
 
 
 def convert(value: Any, wanted: Any, field: str) -> Any:
@@ -119,6 +137,8 @@ def actor(
     backoff: str | dict[str, Any] | None = None,
     retry_on: tuple[type[BaseException], ...] = (Exception,),
     isolated: bool = False,
+    cache: float | None = None,
+    code_version: str | None = None,
 ) -> Callable[[Callable[P, R]], Actor[P, R]]: ...
 
 
@@ -129,6 +149,13 @@ def actor(
 
     The task type is the function's name unless ``name`` says otherwise. The function takes the payload, as
     the type of its annotation (any that msgspec converts), and returns the result.
+
+    With ``cache`` its output answers for so many seconds for the same payload of the same user and knowledge
+    base, as long as the task that it came from is on record; what an operator has run again runs. Only for
+    functions whose output depends on these alone, and without effects that a second task needs. It goes for
+    all outputs, also ``Done(…)`` and the keys of blobs, which must be there for as long. What changes the
+    output without changing the function itself (what it calls, its payload's type, a model) is not seen:
+    give another ``code_version`` then.
 
     Raises:
       DefinitionError: the name or a part of the policy cannot be used.
@@ -147,6 +174,8 @@ class _Limits(msgspec.Struct):
     max_retries: Annotated[int, msgspec.Meta(ge=0)] | None = None
     timeout: Annotated[float, msgspec.Meta(gt=0, le=MOST_TIMEOUT)] | None = None
     isolated: bool = False
+    cache: Annotated[float, msgspec.Meta(gt=0, le=MOST_CACHE)] | None = None
+    code_version: Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_VERSION)] | None = None
 
 
 def make_policy(name: str, **given: Any) -> Policy:

@@ -23,13 +23,18 @@ _registered: list[tuple[str, Actor[[], Any]]] = []
 def register(executor: Executor, **policy: Any) -> Actor[[], Any]:
     """Make an executor an actor: at the top level of a module that CALLBOARD_ACTORS names, it is served.
 
-    ``policy`` is that of `actors.actor`: ``queue``, ``max_retries``, ``timeout``, ``backoff`` …
+    ``policy`` is that of `actors.actor`: ``queue``, ``max_retries``, ``timeout``, ``backoff`` …,
+    but for ``cache``: what an executor makes may depend on all that it holds.
 
     Raises:
       DefinitionError: it has no type or no ``execute``, or a part of the policy cannot be used.
     """
     name = _type_of(executor)
     execute = getattr(executor, "execute", None)
+    if "cache" in policy:
+        raise DefinitionError(
+            f"outputs of the executor of {name} cannot be kept: make it a function, an @actor"
+        )
     if not callable(execute):
         raise DefinitionError(f"the executor of {name} has no method execute(task): write one")
     made = Actor(_on_current_task(execute), name, make_policy(name, **policy))

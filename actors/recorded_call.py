@@ -10,11 +10,12 @@ from concurrent.futures import Future, wait
 from typing import Any, Protocol
 from uuid import UUID
 
-from actors.attempt import Completed, Failed, Lost, Verdict, describe, said_by
+from actors.attempt import Completed, Failed, Lost, Reused, Verdict, describe, said_by
 from actors.delivery import Delivery
+from actors.step_cache import StepCache
 from tasks.errors import Unavailable
 from tasks.ports import Verbs
-from tasks.values import Claimed, Complete, NewTask, RunProgress, TaskError
+from tasks.values import Claimed, Complete, Keep, NewTask, RunProgress, TaskError
 
 log = logging.getLogger("callboard.worker")
 
@@ -69,10 +70,11 @@ class Runs(Protocol):
 class RecordedCall:
     """Runs claimed tasks and records what became of them."""
 
-    def __init__(self, ledger: Verbs, runner: Runs, flow: Flow) -> None:
+    def __init__(self, ledger: Verbs, runner: Runs, flow: Flow, cache: StepCache) -> None:
         self._ledger = ledger
         self._runner = runner
         self._flow = flow
+        self._cache = cache
         self._running: dict[UUID, Claimed] = {}
         self._unrecorded: set[Future[bool]] = set()
 
@@ -92,7 +94,8 @@ class RecordedCall:
             if claim.run_id is not None and not self._flow.knows(claim):
                 self._leave_to_others(delivery)
             else:
-                self._record(delivery, self._run(claim))
+                place = self._cache.place(claim)
+                self._record(delivery, self._run(claim, place), place)
         except Exception as error:
             log.exception("the verdict on task %s could not be recorded", claim.id)
             delivery.recorded = self._ledger.fail(claim, describe(claim, error), retry_in=None)
@@ -104,10 +107,11 @@ class RecordedCall:
             self._unrecorded.add(delivery.recorded)
             delivery.recorded.add_done_callback(self._unrecorded.discard)
 
-    def _run(self, claim: Claimed) -> Verdict:
+    def _run(self, claim: Claimed, place: Keep | None) -> Verdict:
         self._running[claim.id] = claim
         try:
-            return self._runner.run(claim)
+            found = None if place is None else self._cache.find(claim, place)
+            return found or self._runner.run(claim)
         finally:
             self._running.pop(claim.id, None)
 
@@ -116,10 +120,12 @@ class RecordedCall:
         log.info("task %s (%s) waits for a worker that knows its version", claim.id, claim.task_type)
         delivery.recorded = self._ledger.release(claim, UNKNOWN_VERSION_SECONDS)
 
-    def _record(self, delivery: Delivery, verdict: Verdict) -> None:
+    def _record(self, delivery: Delivery, verdict: Verdict, place: Keep | None) -> None:
         claim = delivery.claim
         if isinstance(verdict, Completed):
-            self._record_completion(delivery, verdict.result)
+            self._record_completion(delivery, verdict.result, keep=place)
+        elif isinstance(verdict, Reused):
+            self._record_completion(delivery, verdict.result, reused=verdict.task_id)
         elif isinstance(verdict, Failed):
             log.warning("task %s (%s) failed: %s", claim.id, claim.task_type, verdict.error.code)
             failed = self._ledger.fail(claim, verdict.error, retry_in=verdict.retry_in)
@@ -133,15 +139,17 @@ class RecordedCall:
         else:  # of no effect where the task is not ours any more
             delivery.recorded = self._ledger.release(claim)
 
-    def _record_completion(self, delivery: Delivery, result: Any) -> None:
+    def _record_completion(
+        self, delivery: Delivery, result: Any, *, keep: Keep | None = None, reused: UUID | None = None
+    ) -> None:
         claim = delivery.claim
-        completion = Complete(claim.id, claim.token, result)
+        completion = Complete(claim.id, claim.token, result, keep=keep, reused=reused)
         settle = False
         if claim.run_id is not None:
             following = self._flow.after(claim, result)
             settle = following.settle
             told = RunProgress(claim.run_id, following.progress, following.phase, following.details)
-            completion = Complete(claim.id, claim.token, result, following.successors, told)
+            completion = Complete(claim.id, claim.token, result, following.successors, told, keep, reused)
         delivery.recorded = self._or_failed(claim, self._ledger.complete(claim, completion))
         if settle:
             self._settle_after(delivery)

@@ -26,6 +26,7 @@ from actors.interrupts import Interrupts
 from actors.opening import Known
 from actors.recorded_call import Following, RecordedCall
 from actors.registry import Registry, load_module, submittables_of
+from actors.step_cache import StepCache
 from actors.submission import Defaults, Submission, Submittable
 from tasks.memory import Clock, MemoryLedger, MemoryQueries, Store
 from tasks.memory.locks import MemoryLocks
@@ -86,7 +87,8 @@ class MemoryBoard(Board):
 
         save = ledger.checkpoint
         attempts = Attempts(self._registry, resources, self._interrupts, report, save, tell=tell)
-        return RecordedCall(ledger, attempts, self._flow)
+        cache = StepCache(self._registry, self._questions)
+        return RecordedCall(ledger, attempts, self._flow, cache)
 
     def run(self) -> int:
         """Run everything that is ready, and what becomes ready by that; how many attempts that took.

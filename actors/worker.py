@@ -25,6 +25,7 @@ from actors.rabbitmq.broker import RabbitBroker
 from actors.rabbitmq.consumer import Intake
 from actors.recorded_call import Flow, RecordedCall
 from actors.registry import Registry
+from actors.step_cache import StepCache
 from actors.threads import Crew
 from tasks import judge
 from tasks.coroner import Coroner
@@ -82,7 +83,7 @@ class Worker:
         self._stopping = threading.Event()
         self.lease_lost = threading.Event()
         self._children = Children(options.isolated, most_idle=options.threads)
-        self._call = RecordedCall(ledger, self._runner(resources), flow)
+        self._call = RecordedCall(ledger, self._runner(resources), flow, StepCache(registry, queries))
         self._broker: LocalBroker | RabbitBroker = (
             RabbitBroker(self._intake()) if options.broker_urls else LocalBroker(ledger, self._slots)
         )

@@ -227,6 +227,8 @@ def stage(
     backoff: str | dict[str, Any] | None = None,
     retry_on: tuple[type[BaseException], ...] = (Exception,),
     isolated: bool = False,
+    cache: float | None = None,
+    code_version: str | None = None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]: ...
 
 

@@ -9,7 +9,18 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage
-from tasks.values import Accepted, Advance, Claimed, Complete, NewTask, Once, RunState, TaskError, TaskType
+from tasks.values import (
+    Accepted,
+    Advance,
+    Claimed,
+    Complete,
+    NewTask,
+    Once,
+    Reusable,
+    RunState,
+    TaskError,
+    TaskType,
+)
 
 
 class Verbs(Protocol):
@@ -102,6 +113,9 @@ class Questions(Protocol):
 
     def outputs(self, run_id: UUID, stage: str) -> dict[int, Any]:
         """The results of a stage of a run by the index of its tasks, in their order."""
+
+    def kept_output(self, claim: Claimed, key: bytes) -> Reusable | None:
+        """The output that is kept under a key, if it may answer for a claimed task."""
 
     def is_at_work(self, run_id: UUID) -> bool:
         """Whether a run goes on by itself."""

@@ -8,13 +8,13 @@ from uuid import UUID
 from peewee import JOIN, SQL, fn
 from playhouse.pool import PooledPostgresqlDatabase
 
-from tasks import history, lists, statistics
+from tasks import history, lists, statistics, step_outputs
 from tasks.database import session
 from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
 from tasks.records import Event, Page, Spent, Statistics, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import RUNNING
-from tasks.values import Backlog, Claimed, Joining, NewTask, RunState, StageState, TaskType
+from tasks.values import Backlog, Claimed, Joining, NewTask, Reusable, RunState, StageState, TaskType
 from tasks.waiting import Served, waiting
 from tasks.windows import Window
 
@@ -162,6 +162,11 @@ class Queries:
                 .order_by(TaskRow.stage_index)
             )
             return {row.stage_index: row.state.result for row in rows}
+
+    def kept_output(self, claim: Claimed, key: bytes) -> Reusable | None:
+        """The output that is kept under a key, if it may answer for a claimed task."""
+        with session(self._database):
+            return step_outputs.find(self._database.execute_sql, claim, key)
 
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself: no stage of theirs is unfinished, or one has ended badly."""

@@ -186,14 +186,33 @@ class RunProgress(msgspec.Struct, frozen=True):
     details: dict[str, Any] | None = None
 
 
+class Keep(msgspec.Struct, frozen=True):
+    """Where an output is kept for tasks with the same input, and for how many seconds."""
+
+    key: bytes
+    seconds: float
+
+
+class Reusable(msgspec.Struct, frozen=True):
+    """An output that is kept, and the task that it came from."""
+
+    task_id: UUID
+    result: Any
+
+
 class Complete(msgspec.Struct, frozen=True):
-    """A finished attempt, its result, and the tasks that follow from it in the same transaction."""
+    """A finished attempt, its result, and the tasks that follow from it in the same transaction.
+
+    Its result is also kept as ``keep`` says, or was taken from the task ``reused``.
+    """
 
     id: UUID
     token: int
     result: Any
     successors: Sequence[NewTask] = ()
     run: RunProgress | None = None
+    keep: Keep | None = None
+    reused: UUID | None = None
 
 
 class StageState(msgspec.Struct, frozen=True):

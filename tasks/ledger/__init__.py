@@ -30,6 +30,7 @@ from tasks.ledger import (
     runs,
     snapshots,
     statistics,
+    step_outputs,
     submissions,
 )
 from tasks.ledger.group import Group
@@ -83,6 +84,7 @@ STATEMENTS: dict[str, Statement] = {
     "resend": dispatches.resend,
     "prune": idempotency.prune,
     "unlink": dependencies.unlink,
+    "forget": step_outputs.forget,
     "expire": retention.expire,
     "fold": statistics.fold,
     "thin_out": statistics.thin_out,
@@ -278,6 +280,10 @@ class Ledger:
     def unlink(self) -> Future[None]:
         """Forget the dependencies of tasks that wait no more."""
         return self._group.add("unlink", dependencies.Unlink())
+
+    def forget_outputs(self) -> Future[int]:
+        """Forget a batch of kept outputs whose time is over: how many (`tasks.ledger.step_outputs`)."""
+        return self._group.add("forget", step_outputs.Forget(), rows=step_outputs.BATCH)
 
     def expire(
         self, kept: retention.Retention, after: retention.Place | None = None

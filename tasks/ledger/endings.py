@@ -8,8 +8,11 @@ import msgspec
 
 from tasks.ledger.dead_letters import BURIED
 from tasks.ledger.inserts import insert_tasks
+from tasks.ledger.progress import Report, report
 from tasks.ledger.runs import report_runs
+from tasks.ledger.step_outputs import keep
 from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
+from tasks.step_outputs import told_of
 from tasks.values import Complete
 
 
@@ -86,10 +89,18 @@ FROM task_state s WHERE s.id = ANY(%s)"""
 
 def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
     """Finish attempts and create their successors: True, False for a stale token, SKIPPED if locked."""
+    told = [
+        Report(item.id, item.token, 100.0, None, told_of(item.reused), None)
+        for item in items
+        if item.reused is not None
+    ]
+    if told:
+        report(tx, told)
     rows = [{"id": item.id, "token": item.token, "result": item.result} for item in items]
     done = {row[0] for row in tx.moves(_COMPLETE, as_json(rows))}
     tx.ended |= done
     finished = [item for item in items if item.id in done]
+    keep(tx, finished)
     insert_tasks(tx, [task for item in finished for task in item.successors])
     report_runs(tx, [item.run for item in finished if item.run is not None])
     return _outcomes(tx, items, done, expected=("completed",))

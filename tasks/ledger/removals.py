@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.ledger import statistics
+from tasks.ledger import statistics, step_outputs
 from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.states import FINAL
 
@@ -115,7 +115,8 @@ class Held:
 def remove(tx: Transaction, ids: Sequence[UUID], *, with_letters: bool = True) -> None:
     """Remove tasks with all they had. The caller holds their locks (see `Held`), and names whole runs.
 
-    Without ``with_letters`` their dead letters stay: the caller has resolved them.
+    Their outputs answer for no other task any more. Without ``with_letters`` their dead letters stay: the
+    caller has resolved them.
 
     A blocked task that depends on one of them goes on if that had completed, else it fails.
     """
@@ -124,6 +125,7 @@ def remove(tx: Transaction, ids: Sequence[UUID], *, with_letters: bool = True) -
     gone = list(ids)
     statistics.forget(tx, gone)
     tx.execute(_MET, gone)
+    step_outputs.forget_of(tx, gone)
     for table, column in _ROWS if with_letters else _ROWS[1:]:
         tx.execute(f"DELETE FROM {table} WHERE {column} = ANY(%s)", gone)
     tx.ended.update(gone)

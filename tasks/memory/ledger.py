@@ -23,7 +23,19 @@ from tasks.states import (
     RUNNING,
     SCHEDULED,
 )
-from tasks.values import Accepted, Advance, Claimed, Complete, Json, NewTask, Once, RunProgress, TaskError
+from tasks.step_outputs import told_of
+from tasks.values import (
+    Accepted,
+    Advance,
+    Claimed,
+    Complete,
+    Json,
+    NewTask,
+    Once,
+    Reusable,
+    RunProgress,
+    TaskError,
+)
 
 T = TypeVar("T")
 KEPT_VERSIONS = 20
@@ -165,8 +177,15 @@ class MemoryLedger:
         """Finish an attempt with its successors; False: the token was stale and nothing was written."""
 
         def complete(row: Row) -> None:
+            now = self._store.clock.now()
+            if completion.reused is not None:
+                row.message = told_of(completion.reused)
+                row.tell("progress", RUNNING, now, progress=100.0, message=row.message)
             row.result, row.error, row.progress = as_json(completion.result), None, 100.0
-            row.end(COMPLETED, self._store.clock.now())
+            row.end(COMPLETED, now)
+            if completion.keep is not None:
+                until = now + timedelta(seconds=completion.keep.seconds)
+                self._store.outputs[completion.keep.key] = until, Reusable(row.new.id, row.result)
             self._store.insert(completion.successors)
             if completion.run is not None:
                 self._report_run(completion.run)

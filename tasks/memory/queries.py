@@ -12,7 +12,7 @@ from tasks.ids import parse_id
 from tasks.memory.store import Row, Store, as_json
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED, RETRYING, SCHEDULED
-from tasks.values import NewTask, RunState, StageState, TaskType
+from tasks.values import Claimed, NewTask, Reusable, RunState, StageState, TaskType
 
 WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
 
@@ -84,6 +84,16 @@ class MemoryQueries:
         with self._store.lock:
             rows = [row for row in self._store.stages(run_id) if row.new.stage == stage]
             return {row.new.stage_index or 0: as_json(row.result) for row in rows}
+
+    def kept_output(self, claim: Claimed, key: bytes) -> Reusable | None:
+        """The output that is kept under a key, if it may answer for a claimed task."""
+        with self._store.lock:
+            until, output = self._store.outputs.get(key, (None, None))
+            rows = [self._store.rows.get(one) for one in (claim.id, claim.run_id) if one is not None]
+            begun_anew = any(row is not None and row.round for row in rows)
+            if output is None or until is None or until <= self._store.clock.now() or begun_anew:
+                return None
+            return Reusable(output.task_id, as_json(output.result))
 
     def is_at_work(self, run_id: UUID) -> bool:
         """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""

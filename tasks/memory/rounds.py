@@ -65,5 +65,7 @@ def delete(store: Store, task_id: UUID) -> str:
             for other in store.rows.values():
                 other.met.update(other.needs & {part.new.id})
         del store.rows[part.new.id]
+    gone = {part.new.id for part in parts}
+    store.outputs = {key: kept for key, kept in store.outputs.items() if kept[1].task_id not in gone}
     store.follow(part.new.id for part in parts)
     return "deleted"

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED, FINAL, QUEUED, RUNNING, SCHEDULED
-from tasks.values import Accepted, Claimed, NewTask
+from tasks.values import Accepted, Claimed, NewTask, Reusable
 
 SECONDS_PER_PRIORITY = 60
 #: A task that was running in this many processes when they died fails as worker_lost.
@@ -148,6 +148,8 @@ class Store:
         self.lock = threading.RLock()
         self.rows: dict[UUID, Row] = {}
         self.keys: dict[tuple[str, str, str], tuple[datetime, str, list[UUID]]] = {}
+        #: Outputs that are kept for the same input, and until when.
+        self.outputs: dict[bytes, tuple[datetime, Reusable]] = {}
 
     def stages(self, run_id: UUID) -> list[Row]:
         """The stages of a run, by name and index."""
