@@ -223,6 +223,11 @@ class Client(Reads, Verbs):
         body = {"file_path": str(file_path), **options}
         return read(self._post(_kb_path(kb) + "/documents", body), Accepted)
 
+    def add_url(self, kb: str, url: str, **options: Any) -> Accepted:
+        """Add what is at a URL, which the server fetches; ``options``: ``name``, ``chunk_size``..."""
+        body = {"url": url, **options}
+        return read(self._post(_kb_path(kb) + "/documents", body), Accepted)
+
     def upload(self, kb: str, path: str | Path, name: str | None = None, **options: Any) -> Accepted:
         """Send the file at ``path``, piece by piece, as the document ``name`` (default: the file's name)."""
         path = Path(path)

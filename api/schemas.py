@@ -164,10 +164,11 @@ DocumentMetadata = Annotated[dict[_Key, _Value | list[_Value]], Meta(max_length=
 
 
 class DocumentRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of ``POST …/documents``: a text with its name, or a file that the server can read."""
+    """The body of ``POST …/documents``: a text with its name, a URL, or a file that the server can read."""
 
     name: Title | None = None
     text: Annotated[str, Meta(min_length=1)] | None = None
+    url: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
     file_path: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
     chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200

@@ -24,6 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     actors: tuple[str, ...] = ()
     file_roots: tuple[Path, ...] = ()
+    fetch_allow_private: bool = False
     queue_type: str = "classic"
     processes: int = 2
     threads: int = 8
@@ -105,6 +106,14 @@ def _days(text: str) -> float:
     return number
 
 
+def _switch(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True}
+    words |= {"0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError("it must be 1 or 0")
+    return words[text.lower()]
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
@@ -123,6 +132,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "PORT": ("port", _whole(0, 65_535)),
     "ACTORS": ("actors", _list),
     "FILE_ROOTS": ("file_roots", _paths),
+    "FETCH_ALLOW_PRIVATE": ("fetch_allow_private", _switch),
     "QUEUE_TYPE": ("queue_type", _one_of("classic", "quorum")),
     "PROCESSES": ("processes", _whole(1, 256)),
     "THREADS": ("threads", _whole(1, 1_000)),

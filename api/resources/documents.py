@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from falcon import MEDIA_MULTIPART
 from falcon.asgi import Request, Response
 
@@ -15,7 +16,7 @@ from api.resources.tasks import address
 from api.schemas import DocumentRequest, Paged, UploadFields
 from api.uploads import received
 from pipelines.documents.metadata import checked_metadata, metadata_of_form
-from pipelines.documents.values import ChunkOptions
+from pipelines.documents.values import Source
 from tasks.errors import InvalidField, NotFound
 from tasks.ids import parse_id
 
@@ -40,7 +41,7 @@ class Documents:
         render(resp, asked.answer("documents", found, total))
 
     async def on_post(self, req: Request, resp: Response, kb_id: str) -> None:
-        """Take a document in: a file of a form, a text, or a file that the server can read."""
+        """Take a document in: a file of a form, a text, a URL, or a file that the server can read."""
         is_form = (req.content_type or "").lower().startswith(MEDIA_MULTIPART)
         take_in = self._take_upload if is_form else self._take_body
         added = await take_in(req, kb_id, caller_of(req))
@@ -66,40 +67,45 @@ class Documents:
         settings = self._desk.kit.settings
         async with received(req, settings.data_dir / "uploads", settings.upload_limit) as upload:
             asked = fields.read(UploadFields, upload.fields, from_text=True)
+            source = _source(asked, asked.name or upload.filename, metadata_of_form(asked.metadata))
             return await self._desk.work(
                 self._library.add_upload,
                 kb_id,
+                upload.path,
+                source,
                 owner=caller.owner,
-                name=asked.name or upload.filename,
-                path=upload.path,
-                options=_options(asked),
-                metadata=metadata_of_form(asked.metadata),
                 created_by=caller.created_by,
             )
 
     async def _take_body(self, req: Request, kb_id: str, caller: Caller) -> Any:
         body = fields.read(DocumentRequest, await read_object(req, self._desk))
-        common: dict[str, Any] = {
-            "owner": caller.owner,
-            "options": _options(body),
-            "metadata": checked_metadata(body.metadata),
-            "created_by": caller.created_by,
-        }
-        if body.text is not None and body.file_path is not None:
-            raise InvalidField.of("file_path", "cannot be used together with text: give one of them")
-        if body.file_path is not None:
-            add_file = self._library.add_file
-            return await self._desk.work(add_file, kb_id, file_path=body.file_path, name=body.name, **common)
+        source = _source(body, body.name, checked_metadata(body.metadata))
+        who: dict[str, Any] = {"owner": caller.owner, "created_by": caller.created_by}
+        given = [one for one in ("text", "file_path", "url") if getattr(body, one) is not None]
+        if len(given) > 1:
+            raise InvalidField.of(given[1], f"cannot be used together with {given[0]}: give one of them")
+        if body.text is None and given:
+            source = msgspec.structs.replace(source, file_path=body.file_path, url=body.url)
+            return await self._desk.work(self._library.add, kb_id, source, **who)
         if body.text is None or body.name is None:
             missing = "text" if body.text is None else "name"
-            raise InvalidField.of(missing, "is required: send name and text, or file_path, or a form")
-        return await self._desk.work(self._library.add_text, kb_id, name=body.name, text=body.text, **common)
+            raise InvalidField.of(missing, "is required: send name and text, or url, or file_path, or a form")
+        return await self._desk.work(self._library.add_text, kb_id, body.text, source, **who)
 
 
-def _options(asked: DocumentRequest | UploadFields) -> ChunkOptions:
+def _source(
+    asked: DocumentRequest | UploadFields, name: str | None, metadata: dict[str, Any] | None
+) -> Source:
+    """All that is said of a document but where it is."""
     if asked.chunk_overlap >= asked.chunk_size:
         raise InvalidField.of("chunk_overlap", "must be less than chunk_size")
-    return ChunkOptions(size=asked.chunk_size, overlap=asked.chunk_overlap, unit=asked.chunk_unit)
+    return Source(
+        name=name,
+        chunk_size=asked.chunk_size,
+        chunk_overlap=asked.chunk_overlap,
+        chunk_unit=asked.chunk_unit,
+        metadata=metadata,
+    )
 
 
 def _known(document_id: str) -> UUID:

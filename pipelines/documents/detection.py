@@ -57,6 +57,13 @@ _BY_EXTENSION = {
     ".text": MediaType.TEXT,
     ".log": MediaType.TEXT,
 }
+# What servers say, where no suffix tells more: "text/plain" is said of everything and tells nothing.
+_BY_DECLARED_TYPE = {
+    "text/html": MediaType.HTML,
+    "application/xhtml+xml": MediaType.HTML,
+    "text/markdown": MediaType.MARKDOWN,
+    "text/csv": MediaType.CSV,
+}
 _HTML_BEGINNING = re.compile(rb"<(!doctype\s+html|html|head|body)\b", re.I)
 # Formats written in characters that nobody wants to read as they are.
 _MARKED_TEXT = (
@@ -74,8 +81,8 @@ _OLE_STREAMS = (
 )
 
 
-def detect(path: Path, name: str) -> MediaType:
-    """Return the type of the file at ``path``, which its sender calls ``name``.
+def detect(path: Path, name: str, declared: str | None = None) -> MediaType:
+    """Return the type of the file at ``path``, which its sender calls ``name`` and says is ``declared``.
 
     Raises UnsupportedType (it says what the file seems to be), EmptyDocument for a file without a byte,
     UnreadableDocument for a damaged container or one under a password, DocumentMissing.
@@ -90,7 +97,7 @@ def detect(path: Path, name: str) -> MediaType:
     if _is_pdf(head, name):
         return MediaType.PDF
     if looks_like_text(head):
-        return _text_type(head, name)
+        return _text_type(head, name, declared)
     raise _unsupported(_guess(head))
 
 
@@ -153,17 +160,20 @@ def _contains(path: Path, stream: str) -> bool:
     return False
 
 
-def _text_type(head: bytes, name: str) -> MediaType:
+def _text_type(head: bytes, name: str, declared: str | None) -> MediaType:
     extension = PurePath(name).suffix.lower()
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if extension in _BY_EXTENSION and not start.startswith((b"{\\rtf", b"%!PS")):
         return _BY_EXTENSION[extension]
     if start.startswith(b"<") and _HTML_BEGINNING.search(start[:1024]):
         return MediaType.HTML
+    hinted = _BY_DECLARED_TYPE.get(declared or "")
+    if hinted is MediaType.HTML and start.startswith(b"<?xml"):
+        return hinted
     for mark, description in _MARKED_TEXT:
         if start.startswith(mark):
             raise _unsupported(description)
-    return MediaType.TEXT
+    return hinted or MediaType.TEXT
 
 
 def _guess(head: bytes) -> str:

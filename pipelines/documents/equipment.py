@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pipelines.documents import embedders
 from pipelines.documents.blobs import Blobs
 from pipelines.documents.embedders.port import Embedder
+from pipelines.documents.fetching import Fetcher
 from pipelines.documents.sources import Sources
 from pipelines.documents.stages import Workshop
 from pipelines.documents.store.facade import DocumentStore
@@ -17,7 +18,8 @@ def equip(settings: Settings, database: Database) -> Workshop:
     """The store, the blobs, the allowed sources and the embedders of one process; none is loaded yet."""
     store = DocumentStore(database)
     blobs = Blobs(settings.blobs)
-    sources = Sources(store, blobs, settings.file_roots)
+    fetcher = Fetcher(settings.upload_limit, allow_private=settings.fetch_allow_private)
+    sources = Sources(store, blobs, settings.file_roots, fetcher)
     return Workshop(store, blobs, sources, shared_embedders(), settings.upload_limit)
 
 

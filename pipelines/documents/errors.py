@@ -1,6 +1,6 @@
-"""How a document can fail. Each is permanent: the same bytes would fail again."""
+"""How a document can fail. Each is permanent, since the same bytes would fail again, but `FetchFailed`."""
 
-from actors.errors import Permanent
+from actors.errors import ActorsError, Permanent
 
 
 class DocumentError(Permanent):
@@ -37,3 +37,15 @@ class DocumentMissing(DocumentError):
     """The file that the task names is not there (any more)."""
 
     code = "document_missing"
+
+
+class FetchRefused(DocumentError):
+    """A URL that must not be fetched, or that answers with no document."""
+
+    code = "fetch_refused"
+
+
+class FetchFailed(ActorsError):
+    """A server that cannot be reached, is too slow or too busy now; the stage is tried again."""
+
+    code = "fetch_failed"

@@ -3,14 +3,13 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 from uuid import UUID
 
 import msgspec
 
 from actors.submission import Order, Submission
 from pipelines.documents.embedders.port import Embedder
-from pipelines.documents.metadata import Metadata
 from pipelines.documents.sources import Sources
 from pipelines.documents.store.facade import DocumentStore
 from pipelines.documents.store.filters import Filter
@@ -20,7 +19,6 @@ from pipelines.documents.store.records import KnowledgeBase as KeptKnowledgeBase
 from pipelines.documents.store.search import EVERYTHING
 from pipelines.documents.values import (
     AddedDocument,
-    ChunkOptions,
     Document,
     Explanation,
     Hit,
@@ -76,66 +74,32 @@ class Library:
         """Remove a knowledge base with all its documents. Raises `NotFound`."""
         self._store.knowledge_bases.delete(kb_id, owner)
 
-    def add_text(
-        self,
-        kb_id: str,
-        *,
-        owner: str | None,
-        name: str,
-        text: str,
-        options: ChunkOptions,
-        created_by: str,
-        metadata: Metadata | None = None,
+    def add(self, kb_id: str, source: Source, *, owner: str | None, created_by: str) -> AddedDocument:
+        """Submit a file below an allowed root, or what is at a URL, which a worker fetches.
+
+        Raises `NotFound`, `InvalidField`.
+        """
+        if source.name is not None:
+            _check_name(source.name)
+        return self._submit(self._kb(kb_id, owner), source, created_by)
+
+    def add_upload(
+        self, kb_id: str, path: Path, source: Source, *, owner: str | None, created_by: str
     ) -> AddedDocument:
-        """Submit a text as a document. Raises `NotFound`, `InvalidField`."""
+        """Submit a local file, which is copied; ``source`` says all but where it is. Raises as `add`."""
+        kb = self._kb(kb_id, owner)
+        _check_name(source.name or "")
+        kept = self._sources.keep(path)
+        return self._submit(kb, msgspec.structs.replace(source, blob=kept.key), created_by)
+
+    def add_text(
+        self, kb_id: str, text: str, source: Source, *, owner: str | None, created_by: str
+    ) -> AddedDocument:
+        """Submit a text; ``source`` says all but what it is. Raises as `add`."""
         with tempfile.TemporaryDirectory(prefix="callboard-") as folder:
             path = Path(folder) / "text"
             path.write_text(text, encoding="utf-8")
-            return self.add_upload(
-                kb_id,
-                owner=owner,
-                name=name,
-                path=path,
-                options=options,
-                created_by=created_by,
-                metadata=metadata,
-            )
-
-    def add_upload(
-        self,
-        kb_id: str,
-        *,
-        owner: str | None,
-        name: str,
-        path: Path,
-        options: ChunkOptions,
-        created_by: str,
-        metadata: Metadata | None = None,
-    ) -> AddedDocument:
-        """Submit a local file, which is copied, as a document. Raises `NotFound`, `InvalidField`."""
-        kb = self._kb(kb_id, owner)
-        _check_name(name)
-        blob, _, _ = self._sources.keep(path)
-        source = Source(blob=blob, name=name, metadata=metadata, **_cut(options))
-        return self._submit(kb, source, created_by)
-
-    def add_file(
-        self,
-        kb_id: str,
-        *,
-        owner: str | None,
-        file_path: str,
-        name: str | None,
-        options: ChunkOptions,
-        created_by: str,
-        metadata: Metadata | None = None,
-    ) -> AddedDocument:
-        """Submit a file below an allowed root as a document. Raises `NotFound`, `InvalidField`."""
-        kb = self._kb(kb_id, owner)
-        if name is not None:
-            _check_name(name)
-        source = Source(file_path=file_path, name=name, metadata=metadata, **_cut(options))
-        return self._submit(kb, source, created_by)
+            return self.add_upload(kb_id, path, source, owner=owner, created_by=created_by)
 
     def documents(
         self, kb_id: str, *, owner: str | None, limit: int, offset: int
@@ -200,19 +164,16 @@ class Library:
             user_id=kb.owner,
             created_by=created_by,
         )
-        tasks = self._submission.prepare(order)
+        try:
+            tasks = self._submission.prepare(order)
+        except InvalidField as refused:
+            # Here the fields of the payload are those of the body.
+            errors = [(field.removeprefix("payload."), message) for field, message in refused.errors]
+            raise InvalidField(errors, code=refused.code) from None
         # In this order, since a full queue may refuse it; the task makes its document if we cannot any more.
         self._submission.record([tasks], patience=PATIENCE_SECONDS).result()
         document = self._store.documents.register(kb, tasks[0].payload["name"], order.id)
         return AddedDocument(document_id=document.id, task_id=order.id)
-
-
-def _cut(options: ChunkOptions) -> dict[str, Any]:
-    return {
-        "chunk_size": options.size,
-        "chunk_overlap": options.overlap,
-        "chunk_unit": options.unit,
-    }
 
 
 def _check_name(name: str) -> None:

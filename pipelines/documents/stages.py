@@ -17,7 +17,7 @@ from pipelines.documents import chunking, conversion, detection
 from pipelines.documents.blobs import Blobs
 from pipelines.documents.embedders.port import Embedder
 from pipelines.documents.errors import DocumentMissing, DocumentTooLarge, EmptyDocument
-from pipelines.documents.sources import Sources
+from pipelines.documents.sources import Kept, Sources
 from pipelines.documents.store.facade import DocumentStore
 from pipelines.documents.store.records import Content, NewChunk
 from pipelines.documents.store.records import KnowledgeBase as KeptKnowledgeBase
@@ -52,24 +52,24 @@ class Workshop(msgspec.Struct):
 def validate(source: Source) -> Validated | Done:
     """Find out what the document is; one that is unchanged, or there under another name, is done."""
     shop, kb = _shop_and_kb()
-    blob, sha256, size = _bring_in(shop, source)
-    if size > shop.most_bytes:
-        raise DocumentTooLarge(f"The document has {size} bytes; at most {shop.most_bytes} are allowed.")
-    name = source.name or PurePosixPath(source.file_path or blob).name
-    known = _already_there(shop, kb, name, sha256, source)
+    kept = _bring_in(shop, source)
+    if kept.size > shop.most_bytes:
+        raise DocumentTooLarge(f"The document has {kept.size} bytes; at most {shop.most_bytes} are allowed.")
+    name = source.name or PurePosixPath(source.file_path or kept.key).name
+    known = _already_there(shop, kb, name, kept.sha256, source)
     if known is not None:
         return Done(known)
-    with shop.blobs.as_file(blob) as path:
-        media_type = detection.detect(path, name)
+    with shop.blobs.as_file(kept.key) as path:
+        media_type = detection.detect(path, name, kept.media_type)
     document = shop.store.documents.register(kb, name)
     return Validated(
         document_id=document.id,
         name=name,
         version=shop.store.versions.begin(document.id),
-        blob=blob,
+        blob=kept.key,
         media_type=str(media_type),
-        size_bytes=size,
-        sha256=sha256,
+        size_bytes=kept.size,
+        sha256=kept.sha256,
         chunk_size=source.chunk_size,
         chunk_overlap=source.chunk_overlap,
         chunk_unit=source.chunk_unit,
@@ -185,8 +185,10 @@ def _shop_and_kb() -> tuple[Workshop, KeptKnowledgeBase]:
     return shop, shop.store.knowledge_bases.get(task.kb_id or "", task.user_id)
 
 
-def _bring_in(shop: Workshop, source: Source) -> tuple[str, str, int]:
-    """The blob of a source, its SHA-256 and its size; a file is copied, so that all stages see the same."""
+def _bring_in(shop: Workshop, source: Source) -> Kept:
+    """The source as a blob: what comes from elsewhere is copied, so that all stages see the same."""
+    if source.url is not None:
+        return shop.sources.fetch(source.url)
     if source.file_path is not None:
         try:
             return shop.sources.keep(shop.sources.resolve(source.file_path))

@@ -11,21 +11,15 @@ ChunkOverlap = Annotated[int, msgspec.Meta(ge=0, le=99_999)]
 ChunkUnit = Literal["characters", "tokens"]
 
 
-class ChunkOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a document is cut; tokens are those of the knowledge base's embedder."""
-
-    size: int = 1_000
-    overlap: int = 200
-    unit: ChunkUnit = "characters"
-
-
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The payload of ``document_processing``: a ``file_path``, or the ``blob`` of an upload.
+    """The payload of ``document_processing``: a ``file_path``, a ``url``, or the ``blob`` of an upload.
 
-    ``metadata`` is what the user says about the document; left out, what is there stays.
+    The name may be left out where the file or the URL has one; tokens are those of the knowledge base's
+    embedder. ``metadata`` is what the user says about the document; left out, what is there stays.
     """
 
     file_path: str | None = None
+    url: str | None = None
     blob: str | None = None
     name: str | None = None
     chunk_size: ChunkSize = 1_000

@@ -25,8 +25,13 @@ def file_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def embedded(file_root: Path) -> Iterator[Deployment]:
-    """Callboard as it comes: its own Postgres, no RabbitMQ."""
-    with deployment({"CALLBOARD_FILE_ROOTS": str(file_root), "CALLBOARD_ACTORS": SPEC_ACTORS}) as running:
+    """Callboard as it comes, but that it may fetch from this machine: its own Postgres, no RabbitMQ."""
+    environ = {
+        "CALLBOARD_FILE_ROOTS": str(file_root),
+        "CALLBOARD_ACTORS": SPEC_ACTORS,
+        "CALLBOARD_FETCH_ALLOW_PRIVATE": "1",
+    }
+    with deployment(environ) as running:
         yield running
 
 

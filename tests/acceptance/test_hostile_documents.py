@@ -1,12 +1,13 @@
-"""Documents that cannot be read end as failed tasks with a clear code, and the worker goes on."""
+"""Documents that cannot be read or fetched end as failed tasks with a clear code, and the worker goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import documents
 from tests.support.deployment import Deployment
+from tests.support.web import Site, answer, site
 
 MEBIBYTE = 1 << 20
 
@@ -15,6 +16,12 @@ MEBIBYTE = 1 << 20
 def kb(embedded: Deployment) -> str:
     embedded.http.post("/api/v1/knowledge-bases", json={"kb_id": "hostile", "name": "hostile"})
     return "/api/v1/knowledge-bases/hostile"
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Site]:
+    with site() as running:
+        yield running
 
 
 CASES: dict[str, tuple[str, Callable[[], bytes], str]] = {
@@ -73,6 +80,50 @@ def test_a_missing_file_and_one_outside_of_the_roots_are_refused_by_name(
         answer = embedded.http.post("/api/v1/tasks", json=order)
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["field"] == "payload.file_path"
+
+
+def test_a_document_is_fetched_described_and_found_unchanged_the_next_time(
+    embedded: Deployment, kb: str, web: Site
+) -> None:
+    # Given a page on a server, behind a redirect
+    web.answers["/latest?key=secret"] = answer(302, Location="/pages/cats")
+    page = b"<title>Cats</title><h1>Cats</h1><p>A cat sleeps for most of the day.</p>"
+    web.answers["/pages/cats"] = answer(body=page, Content_Type="text/html; charset=utf-8")
+    # When its URL is sent, and once more
+    body = {"url": f"http://{web.address}/latest?key=secret", "metadata": {"kind": "page"}}
+    first, second = (
+        embedded.wait_for_task(embedded.http.post(f"{kb}/documents", json=body).json()["task_id"])
+        for _ in range(2)
+    )
+    # Then it was fetched both times, and is one document, named by the end of its path
+    assert [path for path, _ in web.asked] == ["/latest?key=secret", "/pages/cats"] * 2
+    done = first["result"], second["result"]
+    assert isinstance(done[0], dict)
+    assert isinstance(done[1], dict)
+    assert (done[0]["name"], done[0]["version"], done[1]["unchanged"]) == ("latest", 1, True)
+    document = embedded.http.get(f"{kb}/documents/{done[0]['document_id']}").json()
+    assert (document["media_type"], document["metadata"]) == ("text/html", {"kind": "page"})
+    # And the secret in the URL is not in the log
+    assert "secret" not in embedded.log.read_text()
+
+
+def test_a_url_that_leads_to_what_nobody_may_reach_is_refused_by_name_or_fails(
+    embedded: Deployment, kb: str, web: Site
+) -> None:
+    # Given a URL that itself says where it leads, and one that only its server does
+    inner = "http://169.254.169.254/latest/meta-data"
+    web.answers["/inner"] = answer(302, Location=inner)
+    # When they are sent, then the first is refused by the field's name, on both ways in
+    refused = embedded.http.post(f"{kb}/documents", json={"url": inner})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "url")
+    order = {"task_type": "document_processing", "kb_id": "hostile", "payload": {"url": inner}}
+    refused = embedded.http.post("/api/v1/tasks", json=order)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "payload.url")
+    # And the second fails at once
+    order["payload"] = {"url": f"http://{web.address}/inner"}
+    task = embedded.wait_for_task(embedded.http.post("/api/v1/tasks", json=order).json()["task_id"], 30)
+    assert isinstance(task["error"], dict)
+    assert (task["status"], task["error"]["code"]) == ("failed", "fetch_refused")
 
 
 def test_an_unknown_knowledge_base_and_an_unknown_type_are_refused_by_name(embedded: Deployment) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deploy.demo import corpus
 from pipelines.documents import chunking, conversion, detection
-from pipelines.documents.values import ChunkOptions
+from pipelines.documents.values import Source
 
 QUESTIONS = Path(__file__).with_name("data") / "questions.csv"
 Passage = tuple[str, int, int]  # the document's name and the chunk's start and end: what tells hits apart
@@ -56,8 +56,8 @@ def text_hash(text: str) -> bytes:
 def _cut(path: Path) -> CutDocument:
     media_type = detection.detect(path, path.name)
     markdown = conversion.convert(path, media_type)
-    options = ChunkOptions()
-    chunks = chunking.split(markdown, size=options.size, overlap=options.overlap)
+    source = Source()
+    chunks = chunking.split(markdown, size=source.chunk_size, overlap=source.chunk_overlap)
     return CutDocument(path.name, media_type, path.read_bytes(), chunks)
 
 

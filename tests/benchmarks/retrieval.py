@@ -94,7 +94,7 @@ def _orders(
         twins.setdefault(name, []).append(one.id)
         if len(twins[name]) == 1 and content:
             path.write_bytes(content)
-            blob, _, _ = kit.workshop.sources.keep(path)
+            blob = kit.workshop.sources.keep(path).key
             yield Order(task_type="document_processing", payload={"blob": blob, "name": name}, kb_id=KB)
 
 

@@ -39,7 +39,8 @@ UNSAYABLE = {
     r"metadata: must be (at most|a JSON object)": "an object in a text, and a size in bytes",
     # Relations between the fields of one body.
     r"chunk_overlap: must be less than chunk_size": "one number limits the other",
-    r"file_path: cannot be used together with text": "one of two fields",
+    r"(file_path|url): cannot be used together with": "one of two fields",
+    r"(payload\.)?url: (must|holds|names|is not|is too)": "what a URL may be is more than a schema tells",
     r"(name|text): is required": "fields that depend on each other",
     # Names that are kept by RabbitMQ, and white space that Python knows and JSON Schema does not.
     r"(tasks\[\d+\]\.)?queue_name: must": "some names are kept",

@@ -20,7 +20,7 @@ from api.desk import Desk
 from pipelines.bootstrap import Kit
 from pipelines.catalogue import Catalogue, collect
 from pipelines.composition import Pipeline, stage
-from pipelines.documents.values import ChunkOptions
+from pipelines.documents.values import Source
 from tasks.errors import Conflict, NotFound
 from tasks.ids import new_id
 from tasks.settings import Settings
@@ -43,7 +43,7 @@ class Added(msgspec.Struct):
     task_id: UUID
     name: str
     content: bytes
-    options: ChunkOptions
+    source: Source
 
 
 @dataclass
@@ -74,14 +74,14 @@ class Shelf:
         self.knowledge_base(kb_id, owner=owner)
         del self.bases[kb_id]
 
-    def add_text(self, kb_id: str, *, name: str, text: str, options: ChunkOptions, **_: Any) -> Added:
-        return self._add(kb_id, name, text.encode(), options)
+    def add_text(self, kb_id: str, text: str, source: Source, **_: Any) -> Added:
+        return self._add(kb_id, text.encode(), source)
 
-    def add_file(self, kb_id: str, *, file_path: str, options: ChunkOptions, **_: Any) -> Added:
-        return self._add(kb_id, file_path, b"", options)
+    def add_upload(self, kb_id: str, path: Path, source: Source, **_: Any) -> Added:
+        return self._add(kb_id, path.read_bytes(), source)
 
-    def add_upload(self, kb_id: str, *, name: str, path: Path, options: ChunkOptions, **_: Any) -> Added:
-        return self._add(kb_id, name, path.read_bytes(), options)
+    def add(self, kb_id: str, source: Source, **_: Any) -> Added:
+        return self._add(kb_id, b"", source)
 
     def documents(
         self, kb_id: str, *, owner: str | None, limit: int, offset: int
@@ -100,9 +100,9 @@ class Shelf:
     def search(self, kb_id: str, *, owner: str | None, q: str, **asked: Any) -> Sequence[dict[str, Any]]:
         return [{"text": q, **asked}]
 
-    def _add(self, kb_id: str, name: str, content: bytes, options: ChunkOptions) -> Added:
+    def _add(self, kb_id: str, content: bytes, source: Source) -> Added:
         self.knowledge_base(kb_id, owner=None)
-        added = Added(new_id(), new_id(), name, content, options)
+        added = Added(new_id(), new_id(), source.name or "", content, source)
         self.added.append(added)
         return added
 

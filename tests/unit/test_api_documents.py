@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from falcon.testing import TestClient
 
+from pipelines.documents.values import Source
 from tasks.settings import Settings
 from tests.support.api import Shelf, ShelfKit, api_on
 
@@ -85,12 +86,19 @@ def test_a_text_is_taken_in_and_its_task_is_where_location_says(client: TestClie
     assert answer.status_code == 202
     assert answer.json == {"document_id": str(added.document_id), "task_id": str(added.task_id)}
     assert answer.headers["location"] == f"/api/v1/tasks/{added.task_id}"
-    assert (added.content, added.options.size, added.options.overlap) == (b"hello", 50, 5)
+    assert (added.content, added.source.chunk_size, added.source.chunk_overlap) == (b"hello", 50, 5)
 
 
 def test_a_file_that_the_server_can_read_is_taken_in(client: TestClient, shelf: Shelf) -> None:
     assert client.simulate_post(DOCUMENTS, json={"file_path": "/srv/a.pdf"}).status_code == 202
-    assert shelf.added[0].name == "/srv/a.pdf"
+    assert shelf.added[0].source.file_path == "/srv/a.pdf"
+
+
+def test_what_is_at_a_url_is_taken_in_with_all_that_is_said_of_it(client: TestClient, shelf: Shelf) -> None:
+    said = {"name": "a.md", "chunk_size": 50, "chunk_overlap": 5, "chunk_unit": "tokens"}
+    body = {"url": "https://example.com/a", **said, "metadata": {"author": "Ann"}}
+    assert client.simulate_post(DOCUMENTS, json=body).status_code == 202
+    assert shelf.added[0].source == Source(**body)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +108,9 @@ def test_a_file_that_the_server_can_read_is_taken_in(client: TestClient, shelf: 
         ({"text": "x"}, "name"),
         ({"name": "a", "text": ""}, "text"),
         ({"name": "a", "text": "x", "file_path": "/a"}, "file_path"),
+        ({"url": "https://example.com/a", "file_path": "/a"}, "url"),
+        ({"url": ""}, "url"),
+        ({"url": 7}, "url"),
         ({"name": "a", "text": "x", "chunk_size": 100, "chunk_overlap": 100}, "chunk_overlap"),
         ({"name": "a", "text": "x", "pages": 3}, "pages"),
     ],
@@ -120,7 +131,7 @@ def test_an_upload_is_taken_in_with_the_fields_of_its_form(
 
     assert answer.status_code == 202
     added = shelf.added[0]
-    assert (added.name, added.content, added.options.size) == ("报告.txt", b"content", 300)
+    assert (added.name, added.content, added.source.chunk_size) == ("报告.txt", b"content", 300)
     # Then nothing is left of it in the folder for uploads.
     assert list((tmp_path / "uploads").iterdir()) == []
 

@@ -32,6 +32,7 @@ def test_without_any_variable_everything_has_a_default() -> None:
         ("HOST", "0.0.0.0", "host", "0.0.0.0"),
         ("PORT", "0", "port", 0),
         ("ACTORS", "shop.tasks, shop.mail,", "actors", ("shop.tasks", "shop.mail")),
+        ("FETCH_ALLOW_PRIVATE", "yes", "fetch_allow_private", True),
         ("QUEUE_TYPE", "quorum", "queue_type", "quorum"),
         ("PROCESSES", "4", "processes", 4),
         ("THREADS", "16", "threads", 16),
