@@ -2,20 +2,19 @@
 is told what happens.
 """
 
-import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from api.client import Accepted, ApiError, Client, KnowledgeBase, Progress, is_temporary
+from api.selection import Source
 from tasks.errors import CallboardError
 from tasks.records import Task
 from tasks.states import COMPLETED
@@ -24,11 +23,6 @@ T = TypeVar("T")
 
 #: The stages of a document, in their order; a task's phase names the one it is in.
 STAGES = ("validate", "convert", "chunk", "embed", "store", "index")
-#: What is taken from folders. A file that is named itself is always sent: the server looks at its content.
-EXTENSIONS = frozenset(
-    {".pdf", ".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".html", ".htm", ".xhtml"}
-    | {".md", ".markdown", ".csv", ".tsv", ".txt", ".text", ".log"}
-)
 _AT_ONCE = 4
 _OUTAGE_AT_MOST = 30.0
 # Refusals that are about the document sent; any other would meet every document alike.
@@ -39,21 +33,6 @@ class Stopped(CallboardError):
     """Another document met an error that stops all of them."""
 
     code = "stopped"
-
-
-class Source(msgspec.Struct, frozen=True):
-    """A file, and the name of its document: the same name sent again is the same document."""
-
-    path: Path
-    name: str
-
-
-class Selection(msgspec.Struct, frozen=True):
-    """What was found below the given paths, and how many files were left out, for which reason."""
-
-    sources: list[Source]
-    hidden: int = 0
-    unsupported: int = 0
 
 
 class Outcome(StrEnum):
@@ -75,7 +54,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class DocumentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one document; the counts are of chunks."""
+    """What became of one document; ``path`` is where it is from, and the counts are of chunks."""
 
     name: str
     path: str
@@ -145,26 +124,6 @@ class Unwatched:
 
     def finished(self, source: Source, report: DocumentReport) -> None:
         """Look away."""
-
-
-def select(paths: Iterable[Path]) -> Selection:
-    """Find the documents: files as they are, folders with all that lies below them.
-
-    Hidden files and folders, and files of types that cannot be converted, are left out and counted.
-    """
-    sources: dict[str, Source] = {}
-    skipped: Counter[str] = Counter()
-    for path in paths:
-        found = [Source(path, path.name)] if path.is_file() else _below(path, skipped)
-        for source in found:
-            other = sources.setdefault(source.name, source)
-            if other.path.resolve() != source.path.resolve():
-                raise CallboardError(
-                    f"{other.path} and {source.path} would both be the document {source.name!r}: "
-                    "ingest them into two knowledge bases, or give the folder above both",
-                    code="same_name",
-                )
-    return Selection(list(sources.values()), skipped["hidden"], skipped["unsupported"])
 
 
 def ensure_knowledge_base(client: Client, kb: str) -> bool:
@@ -242,7 +201,7 @@ class _Carrier:
         try:
             accepted = self._patiently(lambda: self._upload(source))
         except OSError as error:
-            message = f"{source.path} cannot be read: {error.strerror or error}"
+            message = f"{source.origin} cannot be read: {error.strerror or error}"
             return _failed(source, Failure("unreadable_file", message))
         except ApiError as error:
             if error.status not in _ABOUT_THE_DOCUMENT or error.code == "unknown_knowledge_base":
@@ -255,7 +214,9 @@ class _Carrier:
         return _reported(source, accepted, self._patiently(lambda: self._client.task(accepted.task_id)))
 
     def _upload(self, source: Source) -> Accepted:
-        return self._client.upload(self._kb, source.path, source.name, **self._options)
+        if isinstance(source.place, str):
+            return self._client.add_url(self._kb, source.place, name=source.name, **self._options)
+        return self._client.upload(self._kb, source.place, source.name, **self._options)
 
     def _patiently(self, request: Callable[[], T]) -> T:
         """Repeat the request while the server is away or too busy; a document sent twice is unchanged."""
@@ -275,22 +236,6 @@ class _Carrier:
             raise Stopped("stopped before the document was done: send it again")
 
 
-def _below(folder: Path, skipped: Counter[str]) -> Iterator[Source]:
-    if not folder.is_dir():
-        raise CallboardError(f"there is no file or folder {folder}: check the path", code="no_such_path")
-    for parent, folders, files in os.walk(folder):
-        skipped["hidden"] += sum(name.startswith(".") for name in folders)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if name.startswith("."):
-                skipped["hidden"] += 1
-            elif path.suffix.lower() not in EXTENSIONS or not path.is_file():
-                skipped["unsupported"] += 1
-            else:
-                yield Source(path, path.relative_to(folder).as_posix())
-
-
 def _knowledge_base(client: Client, kb: str) -> KnowledgeBase | None:
     try:
         return client.knowledge_base(kb)
@@ -307,13 +252,13 @@ def _raise_first(futures: Sequence[Future[DocumentReport]]) -> None:
 
 
 def _failed(source: Source, failure: Failure) -> DocumentReport:
-    return DocumentReport(name=source.name, path=str(source.path), outcome=Outcome.FAILED, error=failure)
+    return DocumentReport(name=source.name, path=source.origin, outcome=Outcome.FAILED, error=failure)
 
 
 def _sent(source: Source, accepted: Accepted) -> DocumentReport:
     return DocumentReport(
         name=source.name,
-        path=str(source.path),
+        path=source.origin,
         outcome=Outcome.SENT,
         document_id=str(accepted.document_id),
         task_id=str(accepted.task_id),
@@ -324,7 +269,7 @@ def _reported(source: Source, accepted: Accepted, task: Task) -> DocumentReport:
     result: dict[str, Any] = task.result if isinstance(task.result, dict) else {}
     return DocumentReport(
         name=source.name,
-        path=str(source.path),
+        path=source.origin,
         outcome=_outcome(task.status, result),
         document_id=str(result.get("document_id") or accepted.document_id),
         task_id=str(accepted.task_id),

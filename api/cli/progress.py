@@ -12,7 +12,8 @@ from rich.text import Text
 
 from api.cli.text import clean, counted, one_line, seconds
 from api.client import Progress as Snapshot
-from api.ingest import STAGES, DocumentReport, Outcome, Source, Unwatched, Watcher
+from api.ingest import STAGES, DocumentReport, Outcome, Unwatched, Watcher
+from api.selection import Source
 from tasks.states import FINAL, RUNNING
 
 _LINE_EVERY = 1.0

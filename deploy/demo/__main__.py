@@ -20,7 +20,8 @@ from api.cli.progress import document_display
 from api.cli.remote import console as new_console
 from api.cli.text import counted, seconds
 from api.client import Client
-from api.ingest import Outcome, Report, ensure_knowledge_base, ingest, select
+from api.ingest import Outcome, Report, ensure_knowledge_base, ingest
+from api.selection import selected
 from deploy.demo import corpus
 from deploy.demo.questions import ask_all
 from deploy.demo.server import Server
@@ -92,11 +93,13 @@ class Demo:
         self._headline("Ingest")
         began = time.monotonic()
         ensure_knowledge_base(client, KB)
-        sources = select(documents).sources
-        with document_display(self._console, len(sources)) as display:
-            report = ingest(client, KB, sources, watcher=display)
+        with (
+            selected(documents) as selection,
+            document_display(self._console, len(selection.sources)) as display,
+        ):
+            report = ingest(client, KB, selection.sources, watcher=display)
         show_report(self._console, report)
-        if report.counts[Outcome.UNCHANGED] == len(sources):
+        if report.counts[Outcome.UNCHANGED] == len(report.documents):
             self._say("All documents are unchanged since the last run: 0 chunks had to be embedded.")
         self._note("documents ingested", began)
         return report

@@ -96,15 +96,14 @@ class Documents:
         with self._lock:
             self.asked.append(request.method)
             if request.method == "POST":
-                return self._take(request.read())
+                return self._take(_name_in(request))
             task_id = request.url.path.removesuffix("/status").rpartition("/")[2]
             return self._look(task_id) if request.url.path.endswith("/status") else self._end(task_id)
 
-    def _take(self, form: bytes) -> httpx.Response:
+    def _take(self, name: str) -> httpx.Response:
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             return refusal
-        name = form.split(b'name="name"\r\n\r\n')[1].split(b"\r\n")[0].decode()
         if isinstance(self._ends[name], httpx.Response):
             return httpx.Response(self._ends[name].status_code, content=self._ends[name].content)
         task_id = f"{TASK_ID[:-6]}{len(self._names) + 100:06}"
@@ -129,3 +128,11 @@ class Documents:
 
     def _state(self, task_id: str) -> str:
         return "failed" if "code" in self._ends[self._names[task_id]] else "completed"
+
+
+def _name_in(request: httpx.Request) -> str:
+    """What a document is called, in a form or in JSON."""
+    body = request.read()
+    if request.headers["Content-Type"] == "application/json":
+        return str(json.loads(body)["name"])
+    return body.split(b'name="name"\r\n\r\n')[1].split(b"\r\n")[0].decode()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -297,6 +298,24 @@ def test_documents_are_ingested_and_counted_for_programs(tmp_path: Path) -> None
     assert (report["new"], report["failed"], report["embedded"]) == (1, 1, 2)
     assert done.stderr == ""
     assert done.exit_code == 1
+
+
+def test_archives_and_urls_are_ingested_like_files(tmp_path: Path) -> None:
+    # Given an archive with a document and a picture, and a URL
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("docs/a.md", "text")
+        archive.writestr("photo.jpg", "light")
+    server = Documents({"docs/a.md": {"version": 1}, "b.md": {"version": 2}})
+    given = [str(tmp_path / "a.zip"), "https://example.com/b.md?key=secret"]
+    # When they are ingested
+    done = call(server, "ingest", *given, "--kb", "kb", "--no-create", "--json")
+    # Then both are counted, and so is what was left out
+    report = json.loads(done.stdout)
+    assert (report["new"], report["changed"], report["skipped"]["unsupported"]) == (1, 1, 1)
+    assert [one["path"] for one in report["documents"]] == [
+        f"{given[0]}/docs/a.md",
+        "https://example.com/b.md",
+    ]
 
 
 def test_without_a_terminal_ingest_writes_a_line_for_each_document(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Documents are found, sent, followed to their end and counted."""
+"""Documents are sent, followed to their end and counted."""
 
 import threading
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from api.client import ApiError, Client, Progress, ServerUnreachable
-from api.ingest import DocumentReport, Outcome, Report, Source, ensure_knowledge_base, ingest, select
-from tasks.errors import CallboardError
+from api.ingest import DocumentReport, Outcome, Report, ensure_knowledge_base, ingest
+from api.selection import Source
 from tests.support.answers import Documents, Script, problem
 
 
@@ -49,42 +49,6 @@ def files(folder: Path, *names: str) -> None:
 def sent(folder: Path, server: Documents, *names: str, **options: Any) -> Report:
     files(folder, *names)
     return ingest(client(server), "kb", [Source(folder / name, name) for name in names], **options)
-
-
-# What is sent
-
-
-def test_a_folder_gives_its_documents_named_by_their_paths_in_it(tmp_path: Path) -> None:
-    # Given a folder with documents, hidden things and something that cannot be converted
-    files(tmp_path, "b.md", "sub/a.PDF", ".hidden.md", ".git/x.md", "photo.jpg")
-
-    # When documents are looked for
-    selection = select([tmp_path])
-
-    # Then the documents are found, and what was left out is counted
-    assert [source.name for source in selection.sources] == ["b.md", "sub/a.PDF"]
-    assert (selection.hidden, selection.unsupported) == (2, 1)
-
-
-def test_a_file_that_is_named_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
-    files(tmp_path, "notes.unknown")
-    assert [one.name for one in select([tmp_path / "notes.unknown"]).sources] == ["notes.unknown"]
-
-
-def test_a_file_that_is_named_twice_is_sent_once(tmp_path: Path) -> None:
-    files(tmp_path, "a.md")
-    assert len(select([tmp_path, tmp_path / "a.md"]).sources) == 1
-
-
-def test_two_files_that_would_be_one_document_are_refused(tmp_path: Path) -> None:
-    files(tmp_path, "x/a.md", "y/a.md")
-    with pytest.raises(CallboardError, match="both be the document"):
-        select([tmp_path / "x", tmp_path / "y"])
-
-
-def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CallboardError, match="nowhere"):
-        select([tmp_path / "nowhere"])
 
 
 # What becomes of it
@@ -128,6 +92,20 @@ def test_the_watcher_is_told_the_stages_of_every_document(tmp_path: Path) -> Non
         ("completed", "a"),
         ("finished new", "a"),
     ]
+
+
+def test_what_is_at_a_url_is_fetched_by_the_server_and_followed_like_any_other(tmp_path: Path) -> None:
+    # Given a file, and a URL with a secret in it
+    files(tmp_path, "a.md")
+    web = Source("https://example.com/b.md?key=secret", "b.md")
+    notes, ends = Notes(), {"a.md": {"version": 1}, "b.md": {"version": 1, "unchanged": True}}
+    # When both are ingested
+    sources = [Source(tmp_path / "a.md", "a.md"), web]
+    report = ingest(client(Documents(ends)), "kb", sources, watcher=notes)
+    # Then both are followed and counted, and the report keeps the secret to itself
+    assert [one.outcome for one in report.documents] == [Outcome.NEW, Outcome.UNCHANGED]
+    assert [what for what, name in notes.told if name == "b.md"][-1] == "finished unchanged"
+    assert report.documents[1].path == "https://example.com/b.md"
 
 
 def test_without_waiting_a_document_is_sent_and_not_followed(tmp_path: Path) -> None:
