@@ -104,6 +104,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int | None = None
     sha256: str | None = None
     metadata: dict[str, Any] = {}
+    duplicate_of: UUID | None = None
     task_id: UUID | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None

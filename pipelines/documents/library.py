@@ -203,6 +203,7 @@ def _document(one: KeptDocument) -> Document:
         version=one.version,
         chunks=one.chunks,
         task_id=one.task_id,
+        duplicate_of=one.duplicate_of,
         metadata=dict(one.metadata),
         created_at=one.created_at,
         updated_at=one.updated_at,

@@ -50,7 +50,7 @@ class Workshop(msgspec.Struct):
 
 @stage(queue="documents", retries=3, timeout=120)
 def validate(source: Source) -> Validated | Done:
-    """Find out what the document is; one that is unchanged, or there under another name, is done."""
+    """Find out what the document is; one that is unchanged, or a duplicate of another, is done."""
     shop, kb = _shop_and_kb()
     kept = _bring_in(shop, source)
     if kept.size > shop.most_bytes:
@@ -214,9 +214,10 @@ def _already_there(
             unchanged=not updated,
             metadata_updated=updated,
         )
-    twin = shop.store.documents.find_duplicate(kb, name, sha256) if same is None else None
+    twin = shop.store.documents.find_duplicate(kb, name, sha256, _cut(source), source.metadata)
     if twin is None:
         return None
+    shop.store.documents.mark_duplicate(shop.store.documents.register(kb, name).id, sha256)
     return Report(
         document_id=twin.id, name=name, version=twin.version, chunks=twin.chunks, duplicate_of=twin.id
     )

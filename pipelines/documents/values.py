@@ -129,7 +129,7 @@ class KnowledgeBase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A document as users see it; ``version`` 0 is not searchable yet."""
+    """A document as users see it; ``version`` 0 is not searchable (yet), or by its ``duplicate_of`` alone."""
 
     document_id: UUID
     name: str
@@ -139,6 +139,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     chunks: int
     task_id: UUID | None
+    duplicate_of: UUID | None
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,38 @@ def test_a_url_that_leads_to_what_nobody_may_reach_is_refused_by_name_or_fails(
     task = embedded.wait_for_task(embedded.http.post("/api/v1/tasks", json=order).json()["task_id"], 30)
     assert isinstance(task["error"], dict)
     assert (task["status"], task["error"]["code"]) == ("failed", "fetch_refused")
+
+
+def test_the_same_bytes_are_one_document_unless_something_else_is_said_of_them(
+    embedded: Deployment, kb: str
+) -> None:
+    # Given a document by Ann, and another text under another name
+    def add(name: str, text: str, **said: str) -> dict[str, Any]:
+        body = {"name": name, "text": text} | ({"metadata": said} if said else {})
+        task = embedded.wait_for_task(embedded.http.post(f"{kb}/documents", json=body).json()["task_id"])
+        assert isinstance(task["result"], dict)
+        return task["result"]
+
+    def hits(**where: str) -> list[str]:
+        asked = {"q": "whales", "mode": "text", **{f"metadata.{key}": value for key, value in where.items()}}
+        return sorted(hit["name"] for hit in embedded.http.get(f"{kb}/search", params=asked).json()["hits"])
+
+    whales = "Whales sing."
+    first = add("whales.md", whales, by="Ann")["document_id"]
+    add("later.md", "Dolphins click.")
+    # When the same text is sent under other names, with nothing and with something else said of it
+    twin = add("copy.md", whales)
+    theirs = add("theirs.md", whales, by="Bob")
+    # Then what adds nothing is a duplicate, and tells so when it is asked
+    assert twin["duplicate_of"] == first
+    listed = {one["name"]: one for one in embedded.http.get(f"{kb}/documents").json()["documents"]}
+    assert (listed["copy.md"]["duplicate_of"], listed["copy.md"]["version"]) == (first, 0)
+    # And what was said otherwise is found by it
+    assert (theirs["duplicate_of"], theirs["embedded"], theirs["reused"]) == (None, 0, 1)
+    assert (hits(by="Ann"), hits(by="Bob")) == (["whales.md"], ["theirs.md"])
+    # When a document that is there gets the same text, then that is its new version
+    assert add("later.md", whales)["version"] == 2
+    assert hits() == ["later.md", "theirs.md", "whales.md"]
 
 
 def test_an_unknown_knowledge_base_and_an_unknown_type_are_refused_by_name(embedded: Deployment) -> None:

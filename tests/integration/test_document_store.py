@@ -207,16 +207,49 @@ class TestDocuments:
         assert store.documents.find_unchanged(kb, "b.txt", sha256) is None
         assert store.documents.find_unchanged(kb, "never-stored.txt", "") is None
 
-    def test_a_duplicate_has_the_same_bytes_under_another_name_in_the_same_knowledge_base(
+    def test_a_duplicate_would_add_nothing_but_its_name_to_the_same_knowledge_base(
         self, store: DocumentStore, kb: KnowledgeBase
     ) -> None:
+        # Given a document that something is said of, and another one
         sha256 = content_of(["one"]).sha256
         other = store.knowledge_bases.create("ann", "other", "Other", MODEL, DIM)
-        document = ingest(store, kb, "a.txt", ["one"])
+        ingest(store, kb, "a.txt", ["one"])
+        ingest(store, kb, "z.txt", ["two"])
+        store.documents.describe(store.documents.list(kb).items[1].id, {"by": "Ann"})
 
-        assert store.documents.find_duplicate(kb, "b.txt", sha256) == document
-        assert store.documents.find_duplicate(kb, "a.txt", sha256) is None
-        assert store.documents.find_duplicate(other, "b.txt", sha256) is None
+        def twin(name: str, cut: Any = {}, said: Any = None, kb: KnowledgeBase = kb) -> str | None:  # noqa: B006
+            found = store.documents.find_duplicate(kb, name, sha256, cut, said)
+            return found.name if found else None
+
+        # Then the same bytes are a duplicate of it under another name, if the same or nothing is said
+        assert [twin("b.txt"), twin("b.txt", said={"by": "Ann"})] == ["a.txt", "a.txt"]
+        # And not if anything else is said, if they are cut otherwise, or in another knowledge base
+        assert [twin("b.txt", said={"by": "Bob"}), twin("b.txt", said={})] == [None, None]
+        assert [twin("b.txt", {"chunk_size": 9}), twin("b.txt", kb=other)] == [None, None]
+        # And not under a name that is searchable: they are its new version
+        assert [twin("a.txt"), twin("z.txt")] == [None, None]
+
+    def test_a_duplicate_says_of_what_it_is_one_for_as_long_as_that_is_so(
+        self, store: DocumentStore, kb: KnowledgeBase
+    ) -> None:
+        # Given a document, and one that was not stored since it is the same
+        first = ingest(store, kb, "a.txt", ["one"])
+        second = store.documents.register(kb, "b.txt")
+        store.documents.mark_duplicate(second.id, first.sha256)
+
+        def twins() -> list[Any]:
+            return [one.duplicate_of for one in store.documents.list(kb).items]
+
+        # Then it says so; the first one never is a duplicate
+        assert twins() == [first.id, None]
+        store.documents.mark_duplicate(first.id, "another's")
+        assert store.documents.get(kb, first.id).sha256 == first.sha256
+        # And not any more once it is processed itself, or the other one is gone
+        store.versions.begin(second.id)
+        assert twins() == [None, None]
+        store.documents.mark_duplicate(second.id, first.sha256)
+        store.documents.delete(kb, first.id)
+        assert twins() == [None]
 
     def test_deleting_one_removes_its_chunks(
         self, store: DocumentStore, kb: KnowledgeBase, database: Any

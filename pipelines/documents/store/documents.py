@@ -64,13 +64,35 @@ class Documents:
 
     def find_unchanged(self, kb: KnowledgeBase, name: str, sha256: str) -> Document | None:
         """The document ``name`` when its searchable version was made from the very bytes of ``sha256``."""
-        same = _searchable(kb, sha256).where(DocumentRow.name == _name(name))
+        same = _searchable(kb).where(DocumentRow.name == _name(name), DocumentRow.sha256 == sha256)
         return self._first(same)
 
-    def find_duplicate(self, kb: KnowledgeBase, name: str, sha256: str) -> Document | None:
-        """The oldest searchable document of another name than ``name`` with the bytes of ``sha256``."""
-        others = _searchable(kb, sha256).where(DocumentRow.name != _name(name))
-        return self._first(others.order_by(DocumentRow.id))
+    def find_duplicate(
+        self,
+        kb: KnowledgeBase,
+        name: str,
+        sha256: str,
+        cut: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None,
+    ) -> Document | None:
+        """The oldest searchable document to which a new one, ``name``, would add nothing but its name.
+
+        It has the same bytes, is cut alike, and what is said of the new one (None: nothing) is said of it
+        too. None if ``name`` itself is searchable: then these bytes are its new version.
+        """
+        said = None if metadata is None else json.dumps(dict(metadata))
+        own = _searchable(kb).where(DocumentRow.name == _name(name))
+        others = _searchable(kb).where(DocumentRow.sha256 == sha256)
+        others = others.where(SQL("cut = %s::jsonb", [json.dumps(dict(cut))]))
+        if said is not None:
+            others = others.where(SQL("metadata = %s::jsonb", [said]))
+        return None if self._first(own) else self._first(others.order_by(DocumentRow.id))
+
+    def mark_duplicate(self, document_id: UUID, sha256: str) -> None:
+        """Remember the bytes of a document that was not stored, since another one of them is searchable."""
+        unstored = (DocumentRow.id == document_id) & (DocumentRow.version == 0)
+        with session(self._database):
+            DocumentRow.update(sha256=sha256).where(unstored).execute(self._database)
 
     def describe(self, document_id: UUID, metadata: Mapping[str, Any]) -> bool:
         """Replace what users say about a document; whether that was anything new."""
@@ -97,11 +119,16 @@ def _name(name: str) -> str:
 
 
 def _inside(kb: KnowledgeBase) -> Any:
-    return DocumentRow.select().where(DocumentRow.kb == kb.key).dicts()
+    """A query for the documents; what one is a duplicate of is found for the rows of the page only."""
+    other = DocumentRow.alias()
+    same = (other.kb == kb.key) & (other.sha256 == DocumentRow.sha256) & (other.version > 0)
+    unstored = (DocumentRow.version == 0) & (DocumentRow.sha256 != "")
+    twin = other.select(other.id).where(same & unstored).order_by(other.id).limit(1)
+    return DocumentRow.select(DocumentRow, twin.alias("duplicate_of")).where(DocumentRow.kb == kb.key).dicts()
 
 
-def _searchable(kb: KnowledgeBase, sha256: str) -> Any:
-    return _inside(kb).where(DocumentRow.sha256 == sha256, DocumentRow.version > 0)
+def _searchable(kb: KnowledgeBase) -> Any:
+    return _inside(kb).where(DocumentRow.version > 0)
 
 
 def _not_found(document_id: UUID) -> NotFound:

@@ -41,7 +41,8 @@ class Document:
     """A document by name; ``version`` is the one that searches see (0: none yet).
 
     ``media_type``, ``size_bytes``, ``sha256``, ``chunks`` and ``cut`` (the options it was cut by)
-    describe that version, ``metadata`` is what users say about the document.
+    describe that version, ``metadata`` is what users say about the document. One that has no version since
+    another document has the same bytes is ``duplicate_of`` that one, for as long as it is there.
     """
 
     id: UUID
@@ -58,6 +59,7 @@ class Document:
     cut: Mapping[str, Any]
     created_at: datetime
     updated_at: datetime
+    duplicate_of: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

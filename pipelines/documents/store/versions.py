@@ -17,8 +17,11 @@ from tasks.errors import Conflict, NotFound
 
 BATCH = 1000  # chunks a statement: bounds memory on both sides
 
+# What is begun is no duplicate of another document any more.
 _BEGIN = """
-UPDATE documents SET last_version = last_version + 1, updated_at = now() WHERE id = %s
+UPDATE documents SET last_version = last_version + 1, updated_at = now(),
+       sha256 = CASE version WHEN 0 THEN '' ELSE sha256 END
+WHERE id = %s
 RETURNING last_version"""
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
