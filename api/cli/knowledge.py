@@ -88,5 +88,6 @@ def _table(documents: list[Document]) -> Table:
     table = Table("DOCUMENT", "VERSION", "CHUNKS", "TYPE", "UPDATED", box=None, pad_edge=False)
     for one in documents:
         numbers = str(one.version), f"{one.chunks:,}"
-        table.add_row(Text(clean(one.name)), *numbers, Text(one.media_type or ""), moment(one.updated_at))
+        kind = "duplicate" if one.duplicate_of else one.media_type or ""
+        table.add_row(Text(clean(one.name)), *numbers, Text(kind), moment(one.updated_at))
     return table

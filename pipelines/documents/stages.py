@@ -132,22 +132,30 @@ def embed(batch: list[ChunkRef]) -> Embedded:
 
 @stage(queue="documents", retries=3, timeout=300)
 def store(parts: list[Embedded]) -> Stored:
-    """Write the new version beside the old one and make it the searchable one, in one transaction."""
+    """Write the new version beside the old one and make it the searchable one, in one transaction.
+
+    If the same bytes became searchable under another name meanwhile, this is a duplicate after all.
+    """
     shop, kb = _shop_and_kb()
     kept = _read_chunks(shop, parts[0].chunks)
     source = kept.source
-    shop.store.versions.store(
-        source.document_id,
-        source.version,
-        _new_chunks(kept, parts),
-        model=kb.embedder,
-        content=Content(source.media_type, source.size_bytes, source.sha256, _cut(source), source.metadata),
-    )
+    content = Content(source.media_type, source.size_bytes, source.sha256, _cut(source), source.metadata)
+    with shop.store.alone(kb, source.sha256):
+        duplicate = _duplicate(shop, kb, source.name, source.sha256, source)
+        if duplicate is None:
+            shop.store.versions.store(
+                source.document_id,
+                source.version,
+                _new_chunks(kept, parts),
+                model=kb.embedder,
+                content=content,
+            )
     return Stored(
         source=source,
         chunks=len(kept.chunks),
         embedded=sum(part.embedded for part in parts),
         reused=sum(part.reused for part in parts),
+        duplicate=duplicate,
     )
 
 
@@ -159,8 +167,11 @@ def index(stored: Stored) -> Report:
     shop.store.ensure_vector_index(kb.dim)
     removed = shop.store.versions.remove_old(source.document_id)
     shop.blobs.delete(f"runs/{current_task().run_id}")
-    for version in range(max(1, source.version - 10), source.version):
+    newest = source.version if stored.duplicate is None else source.version + 1
+    for version in range(max(1, source.version - 10), newest):
         shop.blobs.delete(f"texts/{source.document_id}/{version}.md")
+    if stored.duplicate is not None:
+        return stored.duplicate
     return Report(
         document_id=source.document_id,
         name=source.name,
@@ -214,6 +225,12 @@ def _already_there(
             unchanged=not updated,
             metadata_updated=updated,
         )
+    return _duplicate(shop, kb, name, sha256, source)
+
+
+def _duplicate(
+    shop: Workshop, kb: KeptKnowledgeBase, name: str, sha256: str, source: Source | Validated
+) -> Report | None:
     twin = shop.store.documents.find_duplicate(kb, name, sha256, _cut(source), source.metadata)
     if twin is None:
         return None

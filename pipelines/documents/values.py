@@ -89,15 +89,6 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[int, ...] = ()
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A version that is searchable."""
-
-    source: Validated
-    chunks: int
-    embedded: int
-    reused: int
-
-
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The result of ``document_processing``. ``removed`` counts chunks of older versions.
 
@@ -114,6 +105,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: bool = False
     metadata_updated: bool = False
     duplicate_of: UUID | None = None
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that is searchable, or the report of a document that turned out to be a ``duplicate``."""
+
+    source: Validated
+    chunks: int
+    embedded: int
+    reused: int
+    duplicate: Report | None = None
 
 
 class KnowledgeBase(msgspec.Struct, frozen=True, kw_only=True):

@@ -229,6 +229,26 @@ class TestDocuments:
         # And not under a name that is searchable: they are its new version
         assert [twin("a.txt"), twin("z.txt")] == [None, None]
 
+    def test_of_the_same_bytes_stored_at_once_one_alone_is_stored(
+        self, store: DocumentStore, kb: KnowledgeBase, database: Any
+    ) -> None:
+        content = content_of(["one"])
+        embed(store, ["one"])
+
+        def write(name: str) -> bool:
+            document = store.documents.register(kb, name)
+            version = store.versions.begin(document.id)
+            with store.alone(kb, content.sha256):
+                if store.documents.find_duplicate(kb, name, content.sha256, {}, None):
+                    return False
+                return store.versions.store(
+                    document.id, version, chunks_of(["one"]), model=MODEL, content=content
+                )
+
+        with ThreadPoolExecutor(4) as threads:
+            assert sorted(threads.map(write, ["a", "b", "c", "d"])) == [False, False, False, True]
+        assert chunk_rows(store, database) == [(1, "one")]
+
     def test_a_duplicate_says_of_what_it_is_one_for_as_long_as_that_is_so(
         self, store: DocumentStore, kb: KnowledgeBase
     ) -> None:

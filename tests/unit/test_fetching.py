@@ -4,13 +4,16 @@ import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.documents.addresses import literal, may_reach, name_of, take_apart
+from pipelines.documents.blobs import Blobs
 from pipelines.documents.detection import MediaType, detect
 from pipelines.documents.errors import DocumentTooLarge, FetchFailed, FetchRefused
 from pipelines.documents.fetching import Fetcher
+from pipelines.documents.sources import Sources
 from tests.support.web import CERTIFICATE, Site, answer, drip, site
 
 
@@ -203,6 +206,16 @@ def test_a_redirect_to_what_may_not_be_sent_is_refused(web: Site, tmp_path: Path
     web.answers["/"] = answer(302, Location=place)
     with pytest.raises(FetchRefused, match="redirects to"):
         local().fetch(f"http://{web.address}/", tmp_path / "a")
+
+
+def test_what_is_fetched_again_is_kept_once(web: Site, tmp_path: Path) -> None:
+    web.answers["/"] = answer(body=b"x", Content_Type="text/csv")
+    store: Any = None
+    sources = Sources(store, Blobs(tmp_path.as_uri()), [], local())
+    kept = [sources.fetch(f"http://{web.address}/") for _ in range(2)]
+    assert kept[0] == kept[1]
+    assert (kept[0].size, kept[0].media_type) == (1, "text/csv")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [kept[0].sha256]
 
 
 # What is too much, too slow, or nothing

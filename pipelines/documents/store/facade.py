@@ -1,15 +1,22 @@
 """One object that holds the verbs of the store, by what they are about."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from playhouse.pool import PooledPostgresqlDatabase
 
 from pipelines.documents.store.documents import Documents
 from pipelines.documents.store.indexes import ensure_vector_index
 from pipelines.documents.store.knowledge_bases import KnowledgeBases
+from pipelines.documents.store.records import KnowledgeBase
 from pipelines.documents.store.search import Search
 from pipelines.documents.store.vectors import Vectors
 from pipelines.documents.store.versions import Versions
+from tasks.database import session
 
 MIGRATIONS = "pipelines.documents.store.migrations"
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))"
 
 
 class DocumentStore:
@@ -25,6 +32,13 @@ class DocumentStore:
         self.versions = Versions(database)
         self.vectors = Vectors(database)
         self.search = Search(database)
+
+    @contextmanager
+    def alone(self, kb: KnowledgeBase, sha256: str) -> Iterator[None]:
+        """One transaction, in which nobody else who asks for the same stores these bytes in ``kb``."""
+        with session(self._database), self._database.atomic():
+            self._database.execute_sql(_LOCK, (f"{kb.key}/{sha256}",))
+            yield
 
     def ensure_vector_index(self, dim: int) -> bool:
         """Build the index for vectors of ``dim`` dimensions if there are enough; whether it is there."""
