@@ -65,6 +65,7 @@ class Clock:
         self._awake = threading.Event()
         self._looked_at = 0.0
         self._swept_at = 0.0
+        self._swept_to = ""
         self._pruned_at = 0.0
         self._expired_at = -EXPIRE_SECONDS
         self._troubled: set[str] = set()
@@ -102,6 +103,7 @@ class Clock:
             self._try("reopen", self.reopen)
             self._try("settle", self.settle)
             self._try("unblock", self.unblock)
+            self._try("sweep", self.sweep)
             self._has_tallies = True
         if self._has_tallies:
             self._try("fold", self.fold)
@@ -138,6 +140,10 @@ class Clock:
     def unblock(self) -> None:
         """Move tasks whose dependency ended in a process that then died before it could look at them."""
         self._ledger.unblock().result(PATIENCE_SECONDS)
+
+    def sweep(self) -> None:
+        """Unpark tasks whose place became free in a process that then died before it could look at them."""
+        self._swept_to = self._ledger.sweep_parked(self._swept_to).result(PATIENCE_SECONDS) or ""
 
     def fold(self) -> None:
         """Fold what was tallied since the last time into the statistics; much of it in several rounds."""

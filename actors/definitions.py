@@ -11,6 +11,7 @@ from actors import backoff as backoffs
 from actors.errors import DefinitionError
 from actors.fields import refused
 from actors.fingerprint import Origin, origin_of
+from actors.limits import MOST_AT_ONCE, check_path, limited
 from actors.submission import Defaults, Order, task_of
 from tasks.errors import InvalidField
 from tasks.names import check_queue
@@ -30,7 +31,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How tasks of a type run unless a task says otherwise. ``timeout`` is in seconds.
 
     ``isolated`` tasks run in a process of their own, which is killed when their time is up. For ``cache``
-    seconds an output answers for the same input, as long as ``code_version`` is the same too.
+    seconds an output answers for the same input, as long as ``code_version`` is the same too. No more than
+    ``concurrency`` of them run at once, or of those that are alike in what ``concurrency_key`` names.
     """
 
     queue: str = DEFAULT_QUEUE
@@ -43,6 +45,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     code_version: str | None = None
     #: What makes the outputs that are kept: found out once, when the actor is defined.
     origin: Origin | None = None
+    concurrency: int | None = None
+    concurrency_key: str | None = None
 
 
 class Actor(Generic[P, R]):
@@ -83,7 +87,8 @@ class Actor(Generic[P, R]):
         """
         self.parse(order.payload)
         policy = self.policy
-        return [task_of(order, defaults, policy.queue, policy.max_retries, policy.timeout, policy.backoff)]
+        task = task_of(order, defaults, policy.queue, policy.max_retries, policy.timeout, policy.backoff)
+        return [limited(task, policy)]
 
     def run(self, payload: Any) -> Any:
         """Call the function with a payload as it came out of the record."""
@@ -139,6 +144,8 @@ def actor(
     isolated: bool = False,
     cache: float | None = None,
     code_version: str | None = None,
+    concurrency: int | None = None,
+    concurrency_key: str | None = None,
 ) -> Callable[[Callable[P, R]], Actor[P, R]]: ...
 
 
@@ -156,6 +163,9 @@ def actor(
     all outputs, also ``Done(…)`` and the keys of blobs, which must be there for as long. What changes the
     output without changing the function itself (what it calls, its payload's type, a model) is not seen:
     give another ``code_version`` then.
+
+    No more than ``concurrency`` of its tasks run at once, in all workers together; with a ``concurrency_key``
+    (user_id, project_id, kb_id, or a place in the payload such as payload.customer) so many of each.
 
     Raises:
       DefinitionError: the name or a part of the policy cannot be used.
@@ -176,6 +186,8 @@ class _Limits(msgspec.Struct):
     isolated: bool = False
     cache: Annotated[float, msgspec.Meta(gt=0, le=MOST_CACHE)] | None = None
     code_version: Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_VERSION)] | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=MOST_AT_ONCE)] | None = None
+    concurrency_key: str | None = None
 
 
 def make_policy(name: str, **given: Any) -> Policy:
@@ -185,10 +197,12 @@ def make_policy(name: str, **given: Any) -> Policy:
         policy = Policy(backoff=None if backoff is None else backoffs.parse(backoff), **given)
         msgspec.convert(given, _Limits)
         check_queue(policy.queue, field="queue")
+        if policy.concurrency_key is not None:
+            check_path(policy.concurrency_key, policy.concurrency)
         if not _are_exceptions(policy.retry_on):
             raise TypeError(f"retry_on is a tuple of exception classes, not {policy.retry_on!r}")
         return policy
-    except (TypeError, InvalidField, msgspec.ValidationError) as error:
+    except (TypeError, ValueError, InvalidField, msgspec.ValidationError) as error:
         raise DefinitionError(f"the policy of {name} cannot be used: {error}") from error
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from actors.limits import limited
 from tasks.errors import InvalidField
 from tasks.ids import new_id
 from tasks.names import check_callback_url, check_queue, check_unique_key
@@ -116,7 +117,8 @@ class Submission:
         if known is not None:
             return known.tasks(order, self._defaults)
         elsewhere = self._declared_elsewhere(order.task_type)
-        return [task_of(order, self._defaults, elsewhere.queue_name, is_run=elsewhere.is_pipeline)]
+        task = task_of(order, self._defaults, elsewhere.queue_name, is_run=elsewhere.is_pipeline)
+        return [limited(task, elsewhere)]
 
     def record(
         self, prepared: Sequence[Sequence[NewTask]], *, once: Once | None = None, patience: float | None = 2.0

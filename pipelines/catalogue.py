@@ -82,7 +82,11 @@ class Catalogue:
 
     def types(self) -> list[TaskType]:
         """What to declare in the record's catalogue."""
-        plain = [TaskType(one.name, one.policy.queue) for one in self.actors]
+        plain = [
+            TaskType(one.name, policy.queue, False, policy.concurrency, policy.concurrency_key)
+            for one in self.actors
+            for policy in [one.policy]
+        ]
         return plain + [TaskType(one.name, one.queue, True) for one in self.pipelines.values()]
 
 

@@ -229,6 +229,8 @@ def stage(
     isolated: bool = False,
     cache: float | None = None,
     code_version: str | None = None,
+    concurrency: int | None = None,
+    concurrency_key: str | None = None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]: ...
 
 

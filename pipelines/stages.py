@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from actors.limits import limited
 from actors.submission import Defaults
 from pipelines.plan import Leaf
 from tasks.values import VERSION, NewTask
@@ -15,7 +16,7 @@ def task_of_stage(
     asked = (run.overrides or {}) | {VERSION: version}
     max_retries = asked.get("max_retries", policy.max_retries)
     timeout = asked.get("timeout", policy.timeout)
-    return NewTask(
+    task = NewTask(
         task_type=task_type,
         queue_name=policy.queue,
         payload=payload,
@@ -37,3 +38,4 @@ def task_of_stage(
         stage_index=scope,
         overrides=asked,
     )
+    return limited(task, policy)

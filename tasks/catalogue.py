@@ -14,10 +14,12 @@ def declare(database: PooledPostgresqlDatabase, types: Sequence[TaskType]) -> No
     with session(database), database.atomic():
         for one in rows:
             database.execute_sql(
-                "INSERT INTO task_types (name, queue_name, is_pipeline) VALUES (%s, %s, %s)"
+                "INSERT INTO task_types (name, queue_name, is_pipeline, concurrency, concurrency_key)"
+                " VALUES (%s, %s, %s, %s, %s)"
                 " ON CONFLICT (name) DO UPDATE SET queue_name = excluded.queue_name,"
-                " is_pipeline = excluded.is_pipeline, declared_at = now()",
-                (one.name, one.queue_name, one.is_pipeline),
+                " is_pipeline = excluded.is_pipeline, concurrency = excluded.concurrency,"
+                " concurrency_key = excluded.concurrency_key, declared_at = now()",
+                (one.name, one.queue_name, one.is_pipeline, one.concurrency, one.concurrency_key),
             )
         for queue in sorted({one.queue_name for one in rows}):
             database.execute_sql("INSERT INTO queues (name) VALUES (%s) ON CONFLICT DO NOTHING", (queue,))

@@ -113,7 +113,7 @@ WITH RECURSIVE up(id) AS (
 ), nearest AS (SELECT id, min(place) AS place FROM around GROUP BY 1)
 SELECT t.id, t.task_type, t.stage, t.stage_index, s.status, s.progress,
     round(extract(epoch FROM s.finished_at - s.started_at) * 1000, 3)::float8, s.queue, t.queue_name,
-    t.run_id, t.parent_id, t.depends_on, t.run_at, t.overrides->>'version'
+    t.run_id, t.parent_id, t.depends_on, t.run_at, t.overrides->>'version', s.parked
 FROM nearest JOIN tasks t USING (id) JOIN task_state s USING (id)
 WHERE %(owner)s::text IS NULL OR t.user_id = %(owner)s
 ORDER BY nearest.place, t.stage, t.stage_index, t.id LIMIT %(limit)s"""
@@ -156,6 +156,7 @@ def _waiting(row: Sequence[Any]) -> Waiting:
         is_run=row[7] is None,
         run_at=row[12],
         version=row[13],
+        is_parked=row[14],
     )
 
 

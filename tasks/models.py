@@ -62,6 +62,7 @@ class StateRow(Model):
     priority = SmallIntegerField()
     ready_at = DateTimeTZField()
     dispatch = BigIntegerField(null=True)
+    parked = BooleanField()
     token = BigIntegerField(null=True)
     worker = UUIDField(null=True)
     attempt = IntegerField()
@@ -172,6 +173,8 @@ class TypeRow(Model):
     name = TextField(primary_key=True)
     queue_name = TextField()
     is_pipeline = BooleanField()
+    concurrency = IntegerField(null=True)
+    concurrency_key = TextField(null=True)
 
     class Meta:
         """The table's name."""

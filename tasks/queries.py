@@ -182,7 +182,7 @@ class Queries:
     def task_types(self) -> dict[str, TaskType]:
         """Every type that some process has declared, by its name."""
         with session(self._database):
-            return {row.name: TaskType(row.name, row.queue_name, row.is_pipeline) for row in TypeRow.select()}
+            return {row.name: _declared(row) for row in TypeRow.select()}
 
     def backlog(self, queues: Sequence[str] | None = None) -> dict[str, Backlog]:
         """What is ready and unclaimed in these queues, or in all; what waits is counted up to a thousand."""
@@ -232,6 +232,10 @@ class Queries:
 
     def _served(self, rows: list[Any]) -> Served | None:
         return Served.read() if any(waiting(row).is_due for row in rows) else None
+
+
+def _declared(row: Any) -> TaskType:
+    return TaskType(row.name, row.queue_name, row.is_pipeline, row.concurrency, row.concurrency_key)
 
 
 def _as_asked(row: Any) -> NewTask:
@@ -323,7 +327,7 @@ FROM (SELECT s.status, s.status IN ('completed', 'failed', 'cancelled') AS over,
 _BACKLOG = """
 SELECT q.name, (SELECT count(*) FROM (
     SELECT FROM task_state s WHERE s.queue = q.name AND s.status = 'queued' AND s.dispatch IS NULL
-    LIMIT 1000) AS waiting),
+    AND NOT s.parked LIMIT 1000) AS waiting),
     (SELECT count(*) FROM task_state s WHERE s.queue = q.name AND s.status = 'queued'
         AND s.dispatch IS NOT NULL)
 FROM queues q WHERE %s::text[] IS NULL OR q.name = ANY(%s)"""

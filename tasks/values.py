@@ -21,7 +21,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task as it is asked for. ``delay`` and ``timeout`` are seconds; ``payload`` is any JSON value.
 
     ``overrides`` is what a run hands to all of its stages: what its order says of ``max_retries``,
-    ``timeout`` and ``backoff``, and the ``version`` of the pipeline that it goes by.
+    ``timeout`` and ``backoff``, and the ``version`` of the pipeline that it goes by. Of all tasks with its
+    ``concurrency_key`` no more than ``concurrency`` run at once.
     """
 
     task_type: str
@@ -49,6 +50,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     unique_key: str | None = None
     callback_url: str | None = None
     overrides: dict[str, Any] | None = None
+    concurrency: int | None = None
+    concurrency_key: str | None = None
 
     @property
     def version(self) -> str | None:
@@ -57,11 +60,16 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskType(msgspec.Struct, frozen=True):
-    """A declared type and the queue that its tasks go to unless they say otherwise."""
+    """A declared type and the queue that its tasks go to unless they say otherwise.
+
+    ``concurrency`` of its tasks run at once, or of those that are alike in what ``concurrency_key`` names.
+    """
 
     name: str
     queue_name: str
     is_pipeline: bool = False
+    concurrency: int | None = None
+    concurrency_key: str | None = None
 
 
 class Once(msgspec.Struct, frozen=True):
@@ -161,7 +169,7 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """An arrival that must not run: ``reason`` is stale, running, finished or cancelled_run."""
+    """An arrival that must not run: ``reason`` is stale, running, finished, cancelled_run or parked."""
 
     task_id: UUID
     reason: str

@@ -23,6 +23,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     is_run: bool
     run_at: datetime | None
     version: str | None
+    is_parked: bool
 
     @property
     def is_due(self) -> bool:
@@ -54,7 +55,9 @@ class Served:
         return cls(workers, {row.name for row in QueueRow.select(QueueRow.name).where(QueueRow.paused)})
 
     def lack(self, task: Waiting) -> str | None:
-        """What keeps a queued task waiting, if it is a paused queue or the lack of a worker."""
+        """What keeps a queued task waiting: others of its key, a paused queue or the lack of a worker."""
+        if task.is_parked:
+            return "concurrency"
         if task.is_run:  # its stages are claimed, from queues of their own
             return self._lack_of_run(task)
         if task.queue_name in self._paused:
@@ -85,4 +88,5 @@ def waiting(row: Any) -> Waiting:
         is_run=row.state.queue is None,
         run_at=row.run_at,
         version=(row.overrides or {}).get(VERSION),
+        is_parked=row.state.parked,
     )

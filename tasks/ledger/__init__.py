@@ -15,6 +15,7 @@ from tasks.herald import EVENTS_CHANNEL, Herald
 from tasks.ids import new_id
 from tasks.ledger import (
     claims,
+    concurrency,
     dead_letters,
     dependencies,
     dispatches,
@@ -79,6 +80,8 @@ STATEMENTS: dict[str, Statement] = {
     "submit": submissions.submit,
     "unblock": dependencies.unblock,
     "promote": recovery.promote,
+    "unpark": concurrency.unpark,
+    "sweep": concurrency.sweep,
     "close": dispatches.close,
     "reopen": dispatches.reopen,
     "resend": dispatches.resend,
@@ -272,6 +275,10 @@ class Ledger:
     def unblock(self) -> Future[int]:
         """Move blocked tasks that nothing holds back any more."""
         return self._group.add("unblock", dependencies.Unblock())
+
+    def sweep_parked(self, after: str = "") -> Future[str | None]:
+        """Unpark what nobody did, from a key on: where the next sweep goes on, None if that was all."""
+        return self._group.add("sweep", concurrency.Sweep(after))
 
     def prune_keys(self) -> Future[None]:
         """Forget idempotency keys that are over."""

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from tasks.ledger.concurrency import judge, park
 from tasks.ledger.order import LOCK_ONE, READY, SPARE, candidates_of, choose, find, has_several_tenants
 from tasks.ledger.snapshots import with_states
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json, left_behind, skipped
@@ -75,23 +76,33 @@ WITH wanted AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS w(task_id uuid, dispatch bigint, token bigint)
 ), locked AS (
     SELECT s.id, w.token FROM task_state s JOIN wanted w ON s.id = w.task_id AND s.dispatch = w.dispatch
-    WHERE s.status = 'queued' ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+    WHERE s.status = 'queued' AND s.concurrency_key IS NULL ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 )
 UPDATE task_state s SET token = locked.token, {_TAKEN.format(worker="%s")}
 FROM locked JOIN tasks t USING (id)
 WHERE s.id = locked.id AND NOT {_RUN_IS_OVER}
 RETURNING {_RETURNED}"""
 
-_FETCHED = f"""
-UPDATE task_state s SET token = %(token)s, {_TAKEN.format(worker="%(owner)s")}
-FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id
+# Whether there is a place for it is known already, and its row is locked.
+_CLAIM_ADMITTED = f"""
+UPDATE task_state s SET token = a.token, {_TAKEN.format(worker="%s")}
+FROM jsonb_to_recordset(%s::jsonb) AS a(id uuid, token bigint) JOIN tasks t USING (id) WHERE s.id = a.id
 RETURNING {_RETURNED}"""
+
+# Those with a key are only locked: they are judged first.
+_FETCHED = f"""
+, taken AS (
+    UPDATE task_state s SET token = %(token)s, {_TAKEN.format(worker="%(owner)s")}
+    FROM ready JOIN tasks t USING (id) WHERE s.id = ready.id AND ready.concurrency_key IS NULL
+    RETURNING {_RETURNED}
+)
+SELECT ready.id, ready.concurrency_key, taken.* FROM ready LEFT JOIN taken USING (id)"""
 
 _RUNNABLE = f"t.task_type = ANY(%(types)s) AND NOT {_RUN_IS_OVER}"
 
 _FETCH_BY_RANK = f"""
 WITH ready AS (
-    SELECT s.id FROM task_state s JOIN tasks t USING (id) WHERE {READY} AND {_RUNNABLE}
+    SELECT s.id, s.concurrency_key FROM task_state s JOIN tasks t USING (id) WHERE {READY} AND {_RUNNABLE}
     ORDER BY s.rank LIMIT %(wanted)s FOR NO KEY UPDATE OF s SKIP LOCKED
 ){_FETCHED}"""
 
@@ -99,7 +110,7 @@ _, _CANDIDATES = candidates_of("JOIN tasks t USING (id)", _RUNNABLE)
 
 _FETCH_CHOSEN = f"""
 WITH ready AS (
-    SELECT one.id FROM unnest(%(chosen)s::uuid[]) AS c(id) CROSS JOIN LATERAL ({LOCK_ONE}) AS one
+    SELECT one.* FROM unnest(%(chosen)s::uuid[]) AS c(id) CROSS JOIN LATERAL ({LOCK_ONE}) AS one
     LIMIT %(wanted)s
 ){_FETCHED}"""
 
@@ -108,7 +119,7 @@ SELECT {_RETURNED} FROM task_state s JOIN tasks t USING (id)
 WHERE s.worker = %s AND s.status = 'running' AND s.token = ANY(%s)"""
 
 _REFUSED = f"""
-SELECT s.id, s.status, s.dispatch, s.worker, s.token, {_RUN_IS_OVER}
+SELECT s.id, s.status, s.dispatch, s.worker, s.token, {_RUN_IS_OVER}, s.concurrency_key
 FROM task_state s JOIN tasks t USING (id) WHERE s.id = ANY(%s)"""
 
 _START_RUNS = """
@@ -135,7 +146,7 @@ UPDATE task_state s SET status = locked.next, ready_at = locked.due,
     token = NULL, worker = NULL, dispatch = NULL, dispatched_at = NULL,
     attempt = s.attempt - 1, started_at = NULL, running_event = NULL, events = s.events + 1,
     updated_at = now()
-FROM locked WHERE s.id = locked.id RETURNING s.id"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, s.concurrency_key"""
 
 _POSTPONE = """
 WITH late AS (
@@ -149,38 +160,90 @@ WITH late AS (
 )
 UPDATE task_state s SET status = 'scheduled', dispatch = NULL, dispatched_at = NULL,
     ready_at = now() + make_interval(secs => locked.seconds), events = s.events + 1, updated_at = now()
-FROM locked WHERE s.id = locked.id RETURNING s.id"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, s.concurrency_key"""
 
 
 def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
     """Claim what arrived: a Claimed or a Refused for each. The same message twice is claimed once."""
     claimed = _by_token(tx, tx.moves(_CLAIM, as_json(items), tx.owner))
-    _start_runs(tx, list(claimed.values()))
     missing = [item for item in items if item.token not in claimed]
     if not missing:
+        _start_runs(tx, list(claimed.values()))
         return [claimed[item.token] for item in items]
     found = {row[0]: row[1:] for row in tx.rows(_REFUSED, [item.task_id for item in missing])}
+    more, parked = _claim_keyed(tx, missing, found)
+    claimed |= more
+    _start_runs(tx, list(claimed.values()))
     held_tokens = {row[3] for row in found.values()}
     repeated = [item.token for item in missing if item.token in held_tokens]
     if repeated:  # an earlier commit of unknown outcome went through
         claimed |= _by_token(tx, tx.rows(_HELD, tx.owner, repeated))
-    return [claimed.get(item.token) or _refusal(item, found.get(item.task_id)) for item in items]
+    return [
+        claimed.get(item.token) or parked.get(item.token) or _refusal(item, found.get(item.task_id))
+        for item in items
+    ]
 
 
-def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[list[Claimed]]:
-    """Claim straight from the table, for workers without a RabbitMQ."""
-    outcomes = []
+def _claim_keyed(
+    tx: Transaction, missing: Sequence[Claim], found: dict[UUID, Any]
+) -> tuple[dict[int, Claimed], dict[int, Refused]]:
+    """Of arrivals that were not claimed those with a key: what could be claimed, and what was parked."""
+    keyed = {item.task_id: item for item in missing if _waits_for_a_place(item, found.get(item.task_id))}
+    if not keyed:
+        return {}, {}
+    admitted, over = judge(tx, {one: found[one][-1] for one in keyed})
+    rows = _take(tx, {one: keyed[one].token for one in admitted})
+    park(tx, over)
+    return _by_token(tx, rows), {keyed[one].token: Refused(one, "parked") for one in over}
+
+
+def _waits_for_a_place(item: Claim, row: Sequence[Any] | None) -> bool:
+    if row is None:
+        return False
+    status, dispatch, _, _, run_is_over, key = row
+    return status == "queued" and dispatch == item.dispatch and key is not None and not run_is_over
+
+
+def _take(tx: Transaction, tokens: dict[UUID, int]) -> list[Any]:
+    """Claim tasks that were admitted, each under its token."""
+    taken = [{"id": one, "token": token} for one, token in tokens.items()]
+    return tx.moves(_CLAIM_ADMITTED, tx.owner, as_json(taken)) if taken else []
+
+
+def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[object]:
+    """Claim straight from the table, for workers without a RabbitMQ: what each gets.
+
+    SKIPPED if it gets nothing, but has seen tasks with keys that were parked or are judged elsewhere: what is
+    behind them comes next.
+    """
+    outcomes: list[object] = []
     for item in items:
         rows = tx.rows(_HELD, tx.owner, [item.token]) if item.tried else []
         item.tried = True
-        claimed = with_states(tx, [_claimed(row) for row in rows or _fetch(tx, item)])
+        saw_others = False
+        if not rows:
+            rows, saw_others = _fetch(tx, item)
+        claimed = with_states(tx, [_claimed(row) for row in rows])
         _start_runs(tx, claimed)
-        outcomes.append(claimed)
+        outcomes.append(claimed if claimed or not saw_others else SKIPPED)
     return outcomes
 
 
-def _fetch(tx: Transaction, item: Fetch) -> list[Any]:
-    """The rows of new claims, queue after queue."""
+def _fetch(tx: Transaction, item: Fetch) -> tuple[list[Any], bool]:
+    """The rows of new claims, and whether there were others that could not be claimed."""
+    found = _find(tx, item)
+    rows = tx.moved_by([row[2:] for row in found if row[1] is None])
+    keyed = {row[0]: row[1] for row in found if row[1] is not None}
+    if not keyed:
+        return rows, False
+    admitted, over = judge(tx, keyed)
+    rows += _take(tx, dict.fromkeys(admitted, item.token))
+    park(tx, over)
+    return rows, len(admitted) < len(keyed)
+
+
+def _find(tx: Transaction, item: Fetch) -> list[Any]:
+    """What is ready, queue after queue: those without a key are claimed, the others only locked."""
     rows: list[Any] = []
     for queue in item.queues:
         wanted = item.limit - len(rows)
@@ -191,12 +254,12 @@ def _fetch(tx: Transaction, item: Fetch) -> list[Any]:
             found = choose(find(tx, _CANDIDATES, queue, wanted, item.types))
             chosen = [one.task.id for one in islice(found, wanted + SPARE)]
             rows += tx.planned(_FETCH_CHOSEN, some | {"chosen": chosen})
-    return tx.moved_by(rows)
+    return rows
 
 
 def release(tx: Transaction, items: Sequence[HandBack]) -> list[object]:
     """Give claims back without using up an attempt: True, False for a stale token, SKIPPED if locked."""
-    released = {row[0] for row in tx.moves(_RELEASE, as_json(items))}
+    released = {row[0] for row in tx.freed_by(tx.moves(_RELEASE, as_json(items)))}
     tx.made_ready(len(released))
     left = left_behind(tx, "running", "token", [item.id for item in items if item.id not in released])
     return [item.id in released or skipped(left.get(item.id) == item.token) for item in items]
@@ -204,7 +267,7 @@ def release(tx: Transaction, items: Sequence[HandBack]) -> list[object]:
 
 def postpone(tx: Transaction, items: Sequence[Postpone]) -> list[object]:
     """Send rows of unknown types back with a backoff; it is not a failure."""
-    moved = {row[0] for row in tx.moves(_POSTPONE, as_json(items))}
+    moved = {row[0] for row in tx.freed_by(tx.moves(_POSTPONE, as_json(items)))}
     left = left_behind(tx, "queued", "dispatch", [item.id for item in items if item.id not in moved])
     return [item.id in moved or skipped(left.get(item.id) == item.dispatch) for item in items]
 
@@ -229,7 +292,7 @@ def _start_runs(tx: Transaction, claimed: Sequence[Claimed]) -> None:
 def _refusal(item: Claim, row: Sequence[Any] | None) -> object:
     if row is None:
         return Refused(item.task_id, "stale")
-    status, dispatch, worker, _, run_is_over = row
+    status, dispatch, worker, _, run_is_over, _ = row
     if status == "running":
         return Refused(item.task_id, "running", worker)
     if status == "queued" and dispatch == item.dispatch:

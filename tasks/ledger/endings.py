@@ -37,7 +37,7 @@ WITH input AS (
 )
 UPDATE task_state s SET status = 'completed', result = locked.result, error = NULL, progress = 100,
     events = s.events + 1, finished_at = now(), updated_at = now()
-FROM locked WHERE s.id = locked.id RETURNING s.id"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, s.concurrency_key"""
 
 _FAIL = f"""
 WITH input AS (
@@ -60,7 +60,7 @@ UPDATE task_state s SET status = locked.next, error = locked.why, failures = s.f
     events = s.events + 1, dispatch = NULL, dispatched_at = NULL, ready_at = locked.due,
     rank = extract(epoch FROM locked.due) - s.priority * %s,
     finished_at = CASE WHEN locked.next = 'failed' THEN now() END, updated_at = now()
-FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, s.status, s.concurrency_key"""
 
 _REREAD = "SELECT id, status, token FROM task_state WHERE id = ANY(%s)"
 
@@ -78,7 +78,7 @@ WITH target AS (
 )
 UPDATE task_state s SET status = 'cancelled', events = s.events + 1, finished_at = now(), updated_at = now(),
     dispatch = NULL
-FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status, s.worker"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status, s.worker, s.concurrency_key"""
 
 _LEFT = """
 SELECT s.id, s.status, s.status NOT IN ('completed', 'failed', 'cancelled') OR EXISTS (
@@ -97,7 +97,7 @@ def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
     if told:
         report(tx, told)
     rows = [{"id": item.id, "token": item.token, "result": item.result} for item in items]
-    done = {row[0] for row in tx.moves(_COMPLETE, as_json(rows))}
+    done = {row[0] for row in tx.freed_by(tx.moves(_COMPLETE, as_json(rows)))}
     tx.ended |= done
     finished = [item for item in items if item.id in done]
     keep(tx, finished)
@@ -108,17 +108,17 @@ def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
 
 def fail(tx: Transaction, items: Sequence[Fail]) -> list[object]:
     """End attempts with an error: True, False for a stale token, SKIPPED if locked."""
-    done = dict(tx.moves(_FAIL, as_json(items), tx.seconds_per_priority))
-    tx.ended.update(task_id for task_id, status in done.items() if status == "failed")
-    return _outcomes(tx, items, set(done), expected=("failed", "retrying"))
+    rows = tx.freed_by(tx.moves(_FAIL, as_json(items), tx.seconds_per_priority))
+    tx.ended.update(row[0] for row in rows if row[1] == "failed")
+    return _outcomes(tx, items, {row[0] for row in rows}, expected=("failed", "retrying"))
 
 
 def cancel(tx: Transaction, items: Sequence[UUID]) -> list[object]:
     """Cancel tasks with the stages of their runs: "cancelled", "finished", "missing", or SKIPPED."""
     ids = list(items)
-    moved = {row[0]: row for row in tx.moves(_CANCEL, ids, ids)}
-    tx.ended.update(moved)
-    for task_id, before, worker in moved.values():
+    moved = tx.freed_by(tx.moves(_CANCEL, ids, ids))
+    for task_id, before, worker, _ in moved:
+        tx.ended.add(task_id)
         if before == "running" and worker is not None:
             tx.notify(CANCEL_CHANNEL, str(task_id))
     left = {row[0]: row[1:] for row in tx.rows(_LEFT, ids)}

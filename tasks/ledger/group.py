@@ -21,7 +21,7 @@ import psycopg
 from tasks.database import dial
 from tasks.errors import CallboardError, Unavailable
 from tasks.herald import Herald
-from tasks.ledger import dependencies, statistics
+from tasks.ledger import concurrency, dependencies, statistics
 from tasks.ledger.transaction import (
     SECONDS_PER_PRIORITY,
     SKIPPED,
@@ -241,6 +241,7 @@ class Group:
                 results = self._statements[kind](tx, [verb.item for verb in members])
                 outcomes.update(zip(map(id, members), results, strict=True))
             dependencies.follow(tx)
+            concurrency.follow(tx)
             statistics.count(tx)
             self._record_dispatch(tx)
         self._failures = 0

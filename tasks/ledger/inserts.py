@@ -23,7 +23,7 @@ WITH input AS MATERIALIZED (
         backoff jsonb, timeout float8, delay float8, run_at timestamptz, user_id text, project_id text,
         kb_id text, created_by text, tags text[], parent_id uuid, run_id uuid, stage text,
         stage_index integer, depends_on uuid[], on_dependency_failure text, is_run boolean, unique_key text,
-        callback_url text, overrides jsonb),
+        callback_url text, overrides jsonb, concurrency integer, concurrency_key text),
     LATERAL (SELECT coalesce(r.run_at, now() + make_interval(secs => r.delay)) AS due) AS when_due
 ), task AS (
     INSERT INTO tasks (id, task_type, queue_name, priority, payload, max_retries, backoff, timeout, run_at,
@@ -36,7 +36,8 @@ WITH input AS MATERIALIZED (
 ), open AS MATERIALIZED (
     SELECT q.name, q.room FROM unnest(%(open)s::text[], %(rooms)s::integer[]) AS q(name, room)
     WHERE NOT EXISTS (SELECT FROM task_state older
-        WHERE older.queue = q.name AND older.status = 'queued' AND older.dispatch IS NULL)
+        WHERE older.queue = q.name AND older.status = 'queued' AND older.dispatch IS NULL
+            AND NOT older.parked)
 ), sent AS MATERIALIZED (
     SELECT s.queue, s.tenant, s.yields, s.wire, min(s.rank) AS rank, count(*) AS n
     FROM open JOIN task_state s ON s.queue = open.name AND s.status = 'queued' AND s.dispatch IS NOT NULL
@@ -56,11 +57,12 @@ WITH input AS MATERIALIZED (
         AND (sent.tenant = l.tenant OR NOT sent.yields))
 ), state AS (
     INSERT INTO task_state (id, status, queue, is_stage, run_queue, ready_at, rank, tenant, priority,
-        dispatch, dispatched_at, wire, yields)
+        concurrency, concurrency_key, dispatch, dispatched_at, wire, yields)
     SELECT input.id,
         CASE WHEN id = ANY(%(blocked)s) THEN 'blocked' WHEN due > now() THEN 'scheduled' ELSE 'queued' END,
         CASE WHEN NOT is_run THEN queue_name END, run_id IS NOT NULL, CASE WHEN is_run THEN queue_name END,
         greatest(due, now()), input.rank, input.tenant, input.priority,
+        input.concurrency, input.concurrency_key,
         CASE WHEN leaving.wire IS NOT NULL THEN %(stamp)s::bigint END,
         CASE WHEN leaving.wire IS NOT NULL THEN now() END,
         leaving.wire, coalesce(leaving.yields, false)

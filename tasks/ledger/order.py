@@ -78,11 +78,11 @@ class Stamp(NamedTuple):
     yields: bool
 
 
-READY: Final = "s.queue = %(queue)s AND s.status = 'queued' AND s.dispatch IS NULL"
+READY: Final = "s.queue = %(queue)s AND s.status = 'queued' AND s.dispatch IS NULL AND NOT s.parked"
 # Rows are looked up one by one: a plan that was made for few must not look for them among all that is ready.
 #: Locks the row of the candidate ``c``, if it is ready still and nobody else locks it.
-LOCK_ONE: Final = """SELECT s.id FROM task_state s
-    WHERE s.id = c.id AND s.status = 'queued' AND coalesce(s.dispatch, -1) = -1
+LOCK_ONE: Final = """SELECT s.id, s.concurrency_key FROM task_state s
+    WHERE s.id = c.id AND s.status = 'queued' AND coalesce(s.dispatch, -1) = -1 AND NOT s.parked
     FOR NO KEY UPDATE SKIP LOCKED"""
 
 _BOOST = "s.priority + s.suspect::integer"

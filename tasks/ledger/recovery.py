@@ -70,7 +70,7 @@ WITH input AS (
 UPDATE task_state s SET status = locked.next, deaths = locked.died, suspect = true, error = locked.why,
     rank = locked.rank - 1, token = NULL, dispatch = NULL, dispatched_at = NULL, events = s.events + 1,
     updated_at = now(), finished_at = CASE WHEN locked.next = 'failed' THEN now() END
-FROM locked WHERE s.id = locked.id RETURNING s.id, s.status"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, s.status, s.concurrency_key"""
 
 _FORGET = """
 DELETE FROM workers WHERE id = %s AND NOT EXISTS (
@@ -110,7 +110,7 @@ def lose(tx: Transaction, items: Sequence[Lose]) -> list[object]:
 
 
 def _lose(tx: Transaction, rows: Sequence[dict[str, Any]]) -> set[UUID]:
-    moved = tx.moves(_LOSE, as_json(rows))
-    tx.ended.update(task_id for task_id, status in moved if status == "failed")
+    moved = tx.freed_by(tx.moves(_LOSE, as_json(rows)))
+    tx.ended.update(row[0] for row in moved if row[1] == "failed")
     tx.made_ready(len(moved))
     return {row[0] for row in moved}

@@ -98,8 +98,8 @@ WITH again AS (
     SELECT id, events + 1, 'state', CASE WHEN queue IS NULL THEN 'running' ELSE 'queued' END, words FROM old
 )
 UPDATE task_state s SET status = CASE WHEN s.queue IS NULL THEN 'running' ELSE 'queued' END,
-    failures = 0, deaths = 0, suspect = false, token = NULL, worker = NULL, dispatch = NULL,
-    dispatched_at = NULL, result = NULL, error = NULL, finished_at = NULL, ready_at = now(),
+    failures = 0, deaths = 0, suspect = false, parked = false, token = NULL, worker = NULL,
+    dispatch = NULL, dispatched_at = NULL, result = NULL, error = NULL, finished_at = NULL, ready_at = now(),
     rank = extract(epoch FROM now()) - t.priority * %s::float8, events = s.events + 1,
     updated_at = now(),
     progress = CASE WHEN s.queue IS NULL THEN s.progress ELSE 0 END,

@@ -56,7 +56,7 @@ WITH locked AS (
 )
 UPDATE task_state s SET status = 'cancelled', events = s.events + 1, finished_at = now(), updated_at = now(),
     dispatch = NULL
-FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status, s.concurrency_key"""
 
 _UNFINISHED = ("scheduled", "blocked", "queued", "running", "retrying")
 
@@ -119,7 +119,7 @@ def _end(tx: Transaction, item: Advance) -> None:
 
 def clear(tx: Transaction, run_id: UUID) -> None:
     """Cancel what a finished run left behind; rows locked now are found by the next sweep."""
-    for task_id, before in tx.moves(_CLEAR, run_id):
+    for task_id, before, _ in tx.freed_by(tx.moves(_CLEAR, run_id)):
         tx.ended.add(task_id)
         if before == "running":
             tx.notify(CANCEL_CHANNEL, str(task_id))

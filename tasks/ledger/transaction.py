@@ -69,6 +69,8 @@ class Transaction:
         #: Those of them that are in the statistics already, and new tasks that are not yet.
         self.counted: set[UUID] = set()
         self.created: set[UUID] = set()
+        #: The keys of tasks that gave a place back here: others may be parked for it.
+        self.freed: set[str] = set()
         #: Verbs that are due after the commit, as (kind, item, rows).
         self.follow_ups: list[tuple[str, Any, int]] = []
         self.queues_seen: set[str] = set()
@@ -91,6 +93,11 @@ class Transaction:
     def moved_by(self, rows: list[Any]) -> list[Any]:
         """Remember the tasks that rows begin with: they have new events. Gives the rows back."""
         self.moved.update(row[0] for row in rows)
+        return rows
+
+    def freed_by(self, rows: list[Any]) -> list[Any]:
+        """Remember the concurrency keys that rows end with: their tasks take no place any more."""
+        self.freed.update(row[-1] for row in rows if row[-1] is not None)
         return rows
 
     def planned(self, sql: str, params: Mapping[str, Any]) -> list[Any]:

@@ -98,8 +98,11 @@ class MemoryLedger:
             and not self._store.run_is_over(row)
         ]
         token = secrets.randbits(62)
-        chosen = sorted(ready, key=lambda row: row.rank)[:limit]
-        return [self._claim(row, token) for row in chosen]
+        claims: list[Claimed] = []
+        for row in sorted(ready, key=lambda row: row.rank):
+            if len(claims) < limit and self._store.has_place(row):
+                claims.append(self._claim(row, token))
+        return claims
 
     def _claim(self, row: Row, token: int) -> Claimed:
         now = self._store.clock.now()

@@ -11,7 +11,7 @@ from tasks.errors import InvalidField
 from tasks.ids import parse_id
 from tasks.memory.store import Row, Store, as_json
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage, milliseconds
-from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED, RETRYING, SCHEDULED
+from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED, QUEUED, RETRYING, SCHEDULED
 from tasks.values import Claimed, NewTask, Reusable, RunState, StageState, TaskType
 
 WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
@@ -29,12 +29,12 @@ class MemoryQueries:
             row = self._store.rows.get(task_id)
             if row is None or (owner is not None and row.new.user_id != owner):
                 return None
-            return _task(row)
+            return self._shown(row)
 
     def tasks_by_id(self, ids: Sequence[UUID]) -> list[Task]:
         """These tasks, in this order; those that do not exist are left out."""
         with self._store.lock:
-            return [_task(self._store.rows[one]) for one in ids if one in self._store.rows]
+            return [self._shown(self._store.rows[one]) for one in ids if one in self._store.rows]
 
     def tasks(self, wanted: TaskFilter, page: Page) -> TaskPage:
         """A page of tasks, newest first.
@@ -50,7 +50,14 @@ class MemoryQueries:
                 rest = found[next((at + 1 for at, row in enumerate(found) if row.new.id == last), 0) :]
             shown = rest[: page.limit]
             cursor = str(shown[-1].new.id) if len(rest) > page.limit else None
-            return TaskPage([_task(row) for row in shown], len(found), True, cursor)
+            return TaskPage([self._shown(row) for row in shown], len(found), True, cursor)
+
+    def _shown(self, row: Row) -> Task:
+        """A task as readers get it."""
+        wait = WAITS.get(row.status)
+        if row.status == QUEUED and not self._store.has_place(row):
+            wait = "concurrency"
+        return _task(row, wait)
 
     def _fits(self, row: Row, wanted: TaskFilter) -> bool:
         """Whether a filter lets a task through."""
@@ -197,7 +204,7 @@ def _as_asked(new: NewTask) -> NewTask:
     )
 
 
-def _task(row: Row) -> Task:
+def _task(row: Row, wait: str | None) -> Task:
     new = row.new
     over, began = row.finished_at, row.started_at
     return Task(
@@ -232,5 +239,5 @@ def _task(row: Row) -> Task:
         completed_at=over,
         duration_ms=milliseconds(began, over),
         estimated_completion=None,
-        wait_reason=WAITS.get(row.status),
+        wait_reason=wait,
     )

@@ -161,6 +161,15 @@ class Store:
         run = self.rows.get(row.new.run_id) if row.new.run_id else None
         return run is not None and run.is_over
 
+    def has_place(self, row: Row) -> bool:
+        """Whether as few tasks with its key run as may."""
+        key, most = row.new.concurrency_key, row.new.concurrency
+        if key is None or most is None:
+            return True
+        return (
+            sum(one.status == RUNNING and one.new.concurrency_key == key for one in self.rows.values()) < most
+        )
+
     def insert(self, tasks: Sequence[NewTask]) -> None:
         """Insert tasks; those that are there already stay."""
         places = {(row.new.run_id, row.new.stage, row.new.stage_index) for row in self.rows.values()}

@@ -565,6 +565,123 @@ def test_the_outputs_of_a_stage_are_in_the_order_of_its_items(record: Record) ->
     assert record.queries.outputs(run, "second") == {}
 
 
+# --- how many run at once ----------------------------------------------------------------------------
+
+
+def test_no_more_tasks_with_a_key_run_at_once_than_may(record: Record) -> None:
+    # Given four tasks of which two may run at once, and two that they do not concern
+    keyed = [record.submit(concurrency=2, concurrency_key="a") for _ in range(4)]
+    others = [record.submit(), record.submit(concurrency=1, concurrency_key="b")]
+
+    # When somebody asks for all
+    claims = record.fetch(10)
+
+    # Then he gets two of them
+    assert {claim.id for claim in claims} == {*keyed[:2], *others}
+    assert record.fetch(10) == []
+
+    # And the others wait, without having been tried
+    for task_id in keyed[2:]:
+        task = record.task(task_id)
+        assert (task.status, task.wait_reason, task.attempts) == ("queued", "concurrency", 0)
+        assert record.moves(task_id) == ["queued"]
+    assert record.task(keyed[0]).wait_reason is None
+
+
+def test_those_that_wait_for_a_place_hold_up_nobody(record: Record) -> None:
+    record.submit(concurrency=1, concurrency_key="a")
+    for _ in range(10):
+        record.submit(concurrency=1, concurrency_key="a")
+    behind = record.submit()
+
+    claims = [*record.fetch(), *record.fetch()]
+
+    assert len(claims) == 2
+    assert claims[-1].id == behind
+
+
+@pytest.mark.parametrize("how", ["complete", "fail", "retry", "cancel", "release", "lose", "rescue"])
+def test_whatever_runs_no_more_gives_its_place_to_another(record: Record, how: str) -> None:
+    # Given one that runs, and another one that waits for its place
+    first = record.claimed(concurrency=1, concurrency_key="a")
+    second = record.submit(concurrency=1, concurrency_key="a")
+    assert record.fetch() == []
+
+    # When the first runs no more
+    ends: dict[str, Callable[[], object]] = {
+        "complete": lambda: record.complete(first),
+        "fail": lambda: record.fail(first),
+        "retry": lambda: record.fail(first, HOUR),
+        "cancel": lambda: record.ledger.cancel(first.id).result(10),
+        "release": lambda: record.ledger.release(first).result(10),
+        "lose": lambda: record.ledger.lose(first, "It died").result(10),
+        "rescue": lambda: record.ledger.rescue(record.ledger.owner).result(10),
+    }
+    ends[how]()
+
+    # Then one of both runs: the other one, or itself once more
+    claims: list[Claimed] = []
+    eventually(lambda: claims.extend(record.fetch(2)) or claims)
+    if how in ("release", "lose", "rescue"):
+        assert claims[0].id in (first.id, second)
+        record.complete(claims[0])
+        eventually(lambda: claims.extend(record.fetch(2)) or len(claims) == 2)
+    assert {claim.id for claim in claims} == ({first.id, second} if len(claims) == 2 else {second})
+    record.complete(claims[-1])
+    record.becomes(second, "completed")
+
+
+def test_of_those_that_wait_for_a_place_the_better_rank_is_next(record: Record) -> None:
+    # Given three that wait for the place of one
+    first = record.claimed(concurrency=1, concurrency_key="a")
+    low, high, middle = (
+        record.submit(concurrency=1, concurrency_key="a", priority=priority) for priority in (1, 9, 5)
+    )
+    assert record.fetch(5) == []
+
+    # When one after the other has it
+    done, claim = [], first
+    for _ in range(3):
+        record.complete(claim)
+        claims: list[Claimed] = []
+        eventually(lambda found=claims: found.extend(record.fetch(5)) or found)  # type: ignore[misc]
+        (claim,) = claims
+        done.append(claim.id)
+
+    # Then it is by rank
+    assert done == [high, middle, low]
+
+
+def test_one_that_waits_for_a_place_can_be_cancelled(record: Record) -> None:
+    first = record.claimed(concurrency=1, concurrency_key="a")
+    task_id = record.submit(concurrency=1, concurrency_key="a")
+    last = record.submit(concurrency=1, concurrency_key="a")
+    assert record.fetch(5) == []
+
+    assert record.ledger.cancel(task_id).result(10) == "cancelled"
+
+    assert record.moves(task_id) == ["queued", "cancelled"]
+    record.complete(first)
+    claims: list[Claimed] = []
+    eventually(lambda: claims.extend(record.fetch(5)) or claims)
+    assert [claim.id for claim in claims] == [last]
+
+
+def test_a_retry_of_an_operator_needs_a_place_too(record: Record) -> None:
+    failed = record.claimed(concurrency=1, concurrency_key="a")
+    record.fail(failed)
+    running = record.submit(concurrency=1, concurrency_key="a")
+    claims: list[Claimed] = []
+    eventually(lambda: claims.extend(record.fetch(5)) or claims)
+    assert [claim.id for claim in claims] == [running]
+
+    assert record.ledger.retry(failed.id).result(10) == "retried"
+
+    assert record.fetch(5) == []
+    record.complete(claims[0])
+    eventually(lambda: [claim.id for claim in record.fetch(5)] == [failed.id])
+
+
 # --- dependencies ------------------------------------------------------------------------------------
 
 

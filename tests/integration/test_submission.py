@@ -208,6 +208,19 @@ def test_a_type_that_only_other_processes_know_goes_to_its_queue_unchecked(
     assert (task.queue_name, task.payload) == ("far", [1, "x"])
 
 
+def test_a_type_that_only_other_processes_know_keeps_its_limit(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(office.database, [TaskType("narrow", "far", concurrency=2, concurrency_key="payload.customer")])
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 0.0)
+
+    (task,) = office.submission.prepare(Order(task_type="narrow", payload={"customer": 7}))
+    (other,) = office.submission.prepare(Order(task_type="narrow", payload={}))
+
+    assert (task.concurrency, task.concurrency_key) == (2, "narrow 7")
+    assert other.concurrency is None
+
+
 def test_a_pipeline_that_only_other_processes_know_is_a_run_without_stages(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -485,6 +485,31 @@ def guarded(payload: Guarded) -> int:
         return held.fence
 
 
+class Lane(msgspec.Struct):
+    """What the actors with limits take: a key, the lane in which few run at once, and how long to work."""
+
+    key: str
+    lane: str
+    seconds: float = 0.0
+
+
+@actor(concurrency=2, concurrency_key="payload.lane")
+def in_lane(payload: Lane) -> None:
+    """Work in a lane; the trace of a lane tells how many were in it."""
+    leave_trace("start", payload.lane)
+    nap(payload.seconds)
+    leave_trace("end", payload.lane)
+
+
+@actor(concurrency=1, concurrency_key="payload.lane")
+def alone_in_lane(payload: Lane) -> None:
+    """As `in_lane`, one at a time; the first with the key "fatal" ends its process."""
+    if payload.key == "fatal" and current_task().attempt == 1:
+        leave_trace("died", payload.lane)
+        os.kill(os.getpid(), signal.SIGKILL)
+    in_lane(payload)
+
+
 @actor(isolated=True)
 def guarded_alone(payload: Guarded) -> int:
     """As `guarded`, in a process of its own."""

@@ -1,0 +1,159 @@
+"""Limits on how many tasks with the same key run at once: who may be claimed, and who is next.
+
+A limit is judged when a task is claimed, under the lock of its key: no two claims take the last place. What
+finds none is *parked*: it stays queued, with its rank, but is not ready. Whatever leaves ``running`` gives
+its place back, and after its commit the best ranks of those that are parked become ready, as many as there
+are places. That is done under the same lock: either the claim that parks a task sees the free place, or who
+unparks sees the task. The clock looks for what nobody unparked, because its process died.
+
+Nobody overtakes a parked task of the same key that has the better rank, as far as there are no more places.
+"""
+
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from tasks.ledger.locks import try_lock
+from tasks.ledger.transaction import SKIPPED, Transaction
+
+#: Keys share so many locks: one for each would fill Postgres's table of locks.
+LOCKS = 1_024
+#: How many tasks behind one that finds no place are parked with it, and how many keys one sweep looks at.
+BATCH = 1_000
+
+
+class Unpark(msgspec.Struct, frozen=True):
+    """Make the next tasks of a key ready, as many as there are places."""
+
+    key: str
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """Look at the next keys, from ``after`` on, for which tasks are parked although there are places."""
+
+    after: str = ""
+
+
+class Judgement(NamedTuple):
+    """Which of some tasks with keys may run now, and which find no place. The others are in other hands."""
+
+    admitted: set[UUID]
+    over: set[UUID]
+
+
+# Of equal keys the better rank has the better place, after those that run and those parked before it.
+_JUDGE = """
+WITH asked AS (
+    SELECT s.id, s.concurrency_key AS key, s.concurrency AS most, s.rank FROM task_state s
+    WHERE s.id = ANY(%(ids)s) AND s.status = 'queued' AND NOT s.parked
+    ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED
+), running AS (
+    SELECT key, (SELECT count(*) FROM task_state r
+        WHERE r.concurrency_key = key AND r.status = 'running') AS n
+    FROM (SELECT DISTINCT key FROM asked) AS keys
+)
+SELECT a.id, running.n + row_number() OVER (PARTITION BY key ORDER BY a.rank, a.id) + (
+    SELECT count(*) FROM (SELECT FROM task_state p
+        WHERE p.concurrency_key = key AND p.status = 'queued' AND p.parked
+        AND (p.rank, p.id) < (a.rank, a.id) LIMIT a.most) AS before) <= a.most
+FROM asked a JOIN running USING (key)"""
+
+# What is ready would find no place either: all of the key if that is full, else what is behind one that
+# found none. It need not be claimed to be parked.
+_PARK = f"""
+WITH first AS (
+    SELECT DISTINCT ON (s.concurrency_key) s.id, s.concurrency_key, s.rank, s.concurrency <= (
+        SELECT count(*) FROM task_state r
+        WHERE r.concurrency_key = s.concurrency_key AND r.status = 'running') AS is_full
+    FROM task_state s WHERE s.id = ANY(%(ids)s) ORDER BY s.concurrency_key, s.rank, s.id
+), behind AS MATERIALIZED (
+    SELECT one.id FROM first CROSS JOIN LATERAL (
+        SELECT s.id FROM task_state s
+        WHERE s.concurrency_key = first.concurrency_key AND s.status = 'queued' AND NOT s.parked
+            AND s.dispatch IS NULL AND (first.is_full OR (s.rank, s.id) > (first.rank, first.id))
+        ORDER BY s.rank, s.id LIMIT {BATCH} FOR NO KEY UPDATE SKIP LOCKED) AS one
+)
+UPDATE task_state SET parked = true, dispatch = NULL, dispatched_at = NULL
+WHERE id IN (SELECT unnest(%(ids)s::uuid[]) UNION SELECT id FROM behind)
+RETURNING id"""
+
+_PARKED = "task_state p WHERE p.concurrency_key = key AND p.status = 'queued' AND p.parked"
+_NEXT = f"""
+    CROSS JOIN LATERAL (SELECT p.concurrency FROM {_PARKED} ORDER BY p.rank, p.id LIMIT 1) AS head(most)
+    CROSS JOIN LATERAL (
+        SELECT greatest(head.most - count(*), 0) FROM task_state r
+        WHERE r.concurrency_key = key AND r.status = 'running') AS free(places)"""
+
+_UNPARK = f"""
+WITH next AS MATERIALIZED (
+    SELECT one.id FROM unnest(%(keys)s::text[]) AS k(key) {_NEXT}
+    CROSS JOIN LATERAL (
+        SELECT p.id FROM {_PARKED} ORDER BY p.rank, p.id
+        LIMIT free.places FOR NO KEY UPDATE SKIP LOCKED) AS one
+)
+UPDATE task_state s SET parked = false FROM next WHERE s.id = next.id RETURNING s.id"""
+
+# A loose index scan: one probe for each key.
+_WAITING = f"""
+WITH RECURSIVE keys(key, nth) AS (
+    SELECT %(after)s::text, 0
+    UNION ALL
+    SELECT (SELECT p.concurrency_key FROM task_state p
+            WHERE p.concurrency_key > seen.key AND p.status = 'queued' AND p.parked
+            ORDER BY p.concurrency_key LIMIT 1), seen.nth + 1
+    FROM keys seen WHERE seen.key IS NOT NULL AND seen.nth < {BATCH}
+), known AS MATERIALIZED (SELECT key FROM keys WHERE nth > 0 AND key IS NOT NULL)
+SELECT key, free.places > 0 FROM known {_NEXT} ORDER BY key"""
+
+
+def judge(tx: Transaction, keys: Mapping[UUID, str]) -> Judgement:
+    """Judge ready tasks by their keys, and lock them. Those that may run are to be claimed at once."""
+    locked = try_lock(tx, {_lock_of(key) for key in keys.values()})
+    ids = [one for one, key in keys.items() if _lock_of(key) in locked]
+    judged = dict(tx.planned(_JUDGE, {"ids": ids})) if ids else {}
+    admitted = {one for one, may_run in judged.items() if may_run}
+    return Judgement(admitted, judged.keys() - admitted)
+
+
+def park(tx: Transaction, over: Collection[UUID]) -> None:
+    """Park tasks that found no place, after those were claimed that did, and what is ready behind them."""
+    if over:
+        tx.planned(_PARK, {"ids": list(over)})
+
+
+def follow(tx: Transaction) -> None:
+    """Have the next of each key looked at, after the commit, of which a place became free here."""
+    for key in sorted(tx.freed):
+        tx.follow_up("unpark", Unpark(key), 1)
+
+
+def unpark(tx: Transaction, items: Sequence[Unpark]) -> list[object]:
+    """Make the next tasks of keys ready: True, or SKIPPED while another process judges them."""
+    locked = try_lock(tx, {_lock_of(item.key) for item in items})
+    _unpark(tx, {item.key for item in items if _lock_of(item.key) in locked})
+    return [_lock_of(item.key) in locked or SKIPPED for item in items]
+
+
+def sweep(tx: Transaction, items: Sequence[Sweep]) -> list[str | None]:
+    """Unpark what nobody did: where the next sweep goes on, or None if all keys were looked at."""
+    return [_sweep(tx, item) for item in items]
+
+
+def _sweep(tx: Transaction, item: Sweep) -> str | None:
+    waiting: list[tuple[str, bool]] = tx.planned(_WAITING, {"after": item.after})
+    missed = {key for key, has_places in waiting if has_places}
+    locked = try_lock(tx, {_lock_of(key) for key in missed})
+    _unpark(tx, {key for key in missed if _lock_of(key) in locked})
+    return waiting[-1][0] if len(waiting) >= BATCH else None
+
+
+def _unpark(tx: Transaction, keys: set[str]) -> None:
+    if keys:
+        tx.made_ready(len(tx.planned(_UNPARK, {"keys": sorted(keys)})))
+
+
+def _lock_of(key: str) -> str:
+    return f"concurrency {zlib.crc32(key.encode()) % LOCKS}"
