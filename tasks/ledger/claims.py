@@ -14,6 +14,9 @@ from tasks.ledger.snapshots import with_states
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json, left_behind, skipped
 from tasks.values import Claimed, Json, Refused
 
+#: So often a fetch looks for more in the place of tasks that it had to park.
+MOST_ROUNDS = 8
+
 
 def new_token() -> int:
     """A token for a claim. It is made by the caller, so that a repeated claim knows its own rows again."""
@@ -231,22 +234,26 @@ def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[object]:
 
 def _fetch(tx: Transaction, item: Fetch) -> tuple[list[Any], bool]:
     """The rows of new claims, and whether there were others that could not be claimed."""
-    found = _find(tx, item)
-    rows = tx.moved_by([row[2:] for row in found if row[1] is None])
-    keyed = {row[0]: row[1] for row in found if row[1] is not None}
-    if not keyed:
-        return rows, False
-    admitted, over = judge(tx, keyed)
-    rows += _take(tx, dict.fromkeys(admitted, item.token))
-    park(tx, over)
-    return rows, len(admitted) < len(keyed)
+    rows: list[Any] = []
+    for _ in range(MOST_ROUNDS):
+        found = _find(tx, item, item.limit - len(rows))
+        rows += tx.moved_by([row[2:] for row in found if row[1] is None])
+        keyed = {row[0]: row[1] for row in found if row[1] is not None}
+        if not keyed:
+            return rows, False
+        admitted, over = judge(tx, keyed)
+        rows += _take(tx, dict.fromkeys(admitted, item.token))
+        park(tx, over)
+        if not over:  # all have their place, or are judged elsewhere just now
+            return rows, len(admitted) < len(keyed)
+    return rows, True
 
 
-def _find(tx: Transaction, item: Fetch) -> list[Any]:
+def _find(tx: Transaction, item: Fetch, limit: int) -> list[Any]:
     """What is ready, queue after queue: those without a key are claimed, the others only locked."""
     rows: list[Any] = []
     for queue in item.queues:
-        wanted = item.limit - len(rows)
+        wanted = limit - len(rows)
         some = {"queue": queue, "types": item.types, "wanted": wanted, "token": item.token, "owner": tx.owner}
         if wanted and not has_several_tenants(tx, queue):
             rows += tx.named(_FETCH_BY_RANK, some)

@@ -44,6 +44,8 @@ QUEUE, TYPE, RUN = "default", "work", "lengths"
 TYPES = [TYPE, f"{RUN}.split", f"{RUN}.measure", f"{RUN}.total"]
 OOPS = TaskError("actor_error", "RuntimeError: oops")
 SECONDS = 10
+#: So many tasks with the same key may run at once.
+MOST = 2
 #: What a task cannot wait for: also one that a recovery of its run has removed.
 BAD = frozenset({"failed", "cancelled", "gone"})
 DEFAULTS = Defaults()
@@ -92,8 +94,11 @@ class World:
 class Expected:
     """A plain task as the model sees it."""
 
-    def __init__(self, status: str, needs: tuple[UUID, ...] = (), *, waits: bool = False) -> None:
+    def __init__(
+        self, status: str, needs: tuple[UUID, ...] = (), *, waits: bool = False, key: str | None = None
+    ) -> None:
         self.status = status
+        self.key = key
         self.needs, self.waits = needs, waits
         self.attempt = self.failures = self.deaths = self.snapshot = self.rounds = 0
         self.state: int | None = None
@@ -120,16 +125,23 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- asking for work -------------------------------------------------------------------------
 
-    @rule(count=st.integers(1, 3), delayed=st.booleans(), priority=st.integers(0, 10))
-    def submit(self, count: int, delayed: bool, priority: int) -> None:
+    @rule(
+        count=st.integers(1, 3),
+        delayed=st.booleans(),
+        priority=st.integers(0, 10),
+        key=st.sampled_from([None, "a", "b"]),
+    )
+    def submit(self, count: int, delayed: bool, priority: int, key: str | None) -> None:
         delay = 3_600.0 if delayed else None
+        limit: dict[str, Any] = {} if key is None else {"concurrency": MOST, "concurrency_key": key}
         tasks = [
-            NewTask(task_type=TYPE, queue_name=QUEUE, priority=priority, delay=delay) for _ in range(count)
+            NewTask(task_type=TYPE, queue_name=QUEUE, priority=priority, delay=delay, **limit)
+            for _ in range(count)
         ]
         status = "scheduled" if delayed else "queued"
         accepted = self.ledger.submit(tasks).result(SECONDS)
         assert [(one.id, one.status) for one in accepted] == [(task.id, status) for task in tasks]
-        self.expected |= {task.id: Expected(status) for task in tasks}
+        self.expected |= {task.id: Expected(status, key=key) for task in tasks}
 
     @rule(text=st.sampled_from(["", "a", "a bc def"]))
     def submit_run(self, text: str) -> None:
@@ -317,9 +329,14 @@ class LedgerMachine(RuleBasedStateMachine):
             self.settle()
 
     def _fetch(self, worker: int, limit: int) -> list[tuple[int, Claimed]]:
-        fetched = self.world.workers[worker].fetch([QUEUE], TYPES, limit).result(SECONDS)
+        self.ledger.sweep_parked().result(SECONDS)
         ready = [one for task_id, one in self.expected.items() if self._may_be_claimed(task_id)]
-        assert len(fetched) == min(limit, len(ready))
+        places = self._places(ready)
+        fetched = self.world.workers[worker].fetch([QUEUE], TYPES, limit).result(SECONDS)
+        if any(one.key for one in ready):  # a key that is judged by the other process is left to it
+            assert min(1, places) <= len(fetched) <= min(limit, places)
+        else:
+            assert len(fetched) == min(limit, len(ready))
         for claim in fetched:
             expected = self._known(claim.id)
             assert expected in ready
@@ -471,6 +488,12 @@ class LedgerMachine(RuleBasedStateMachine):
     # --- what always holds -----------------------------------------------------------------------
 
     @invariant()
+    def no_key_has_more_tasks_running_than_may(self) -> None:
+        running = "SELECT concurrency_key FROM task_state WHERE status = 'running' AND queue IS NOT NULL"
+        counts = Counter(row[0] for row in self.world.sql.execute(running) if row[0] is not None)
+        assert max(counts.values(), default=0) <= MOST
+
+    @invariant()
     def the_record_is_what_the_model_expects(self) -> None:
         rows = self.world.sql.execute(
             "SELECT id, status, attempt, failures, deaths, events, s::text FROM task_state s"
@@ -549,6 +572,12 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.world.sql.execute("SELECT run_id FROM tasks WHERE id = %s", (task_id,)).fetchone()
         assert row is not None
         return row[0] is None or self.expected[row[0]].status not in FINAL
+
+    def _places(self, ready: list[Expected]) -> int:
+        """How many of these may run now: of each key no more than `MOST`, with those that run already."""
+        running = Counter(one.key for one in self.expected.values() if one.status == "running")
+        wanted = Counter(one.key for one in ready)
+        return sum(count if key is None else min(count, MOST - running[key]) for key, count in wanted.items())
 
     def _is_valid(self, claim: Claimed, done: tuple[str, ...] = ()) -> bool:
         """Whether a write under this claim is accepted: it holds, or it is the one that ended it."""
