@@ -65,7 +65,7 @@ def validate(source: Source) -> Validated | Done:
     return Validated(
         document_id=document.id,
         name=name,
-        version=shop.store.versions.begin(document.id),
+        version=shop.store.versions.begin(document.id, current_task().run_id),
         blob=kept.key,
         media_type=str(media_type),
         size_bytes=kept.size,
@@ -120,7 +120,7 @@ def embed(batch: list[ChunkRef]) -> Embedded:
     missing = sorted(shop.store.vectors.missing(kb.embedder, list(texts)))
     if missing:
         vectors = embedder.passages([texts[one] for one in missing])
-        shop.store.vectors.save(kb.embedder, missing, vectors)
+        shop.store.vectors.save(kb.embedder, missing, vectors, current_task().run_id)
     return Embedded(
         chunks=batch[0].chunks,
         embedded=len(missing),
@@ -139,22 +139,23 @@ def store(parts: list[Embedded]) -> Stored:
     shop, kb = _shop_and_kb()
     kept = _read_chunks(shop, parts[0].chunks)
     source = kept.source
+    chunks = _new_chunks(kept, parts)
     content = Content(source.media_type, source.size_bytes, source.sha256, _cut(source), source.metadata)
     with shop.store.alone(kb, source.sha256):
         duplicate = _duplicate(shop, kb, source.name, source.sha256, source)
         if duplicate is None:
             shop.store.versions.store(
-                source.document_id,
-                source.version,
-                _new_chunks(kept, parts),
-                model=kb.embedder,
-                content=content,
+                source.document_id, source.version, chunks, model=kb.embedder, content=content
             )
+    # Not the sums of the batches: one whose worker was killed found its own vectors when it ran again.
+    embedded = shop.store.vectors.made_by(
+        current_task().run_id, kb.embedder, {chunk.text_hash for chunk in chunks}
+    )
     return Stored(
         source=source,
-        chunks=len(kept.chunks),
-        embedded=sum(part.embedded for part in parts),
-        reused=sum(part.reused for part in parts),
+        chunks=len(chunks),
+        embedded=embedded,
+        reused=len(chunks) - embedded,
         duplicate=duplicate,
     )
 

@@ -313,6 +313,16 @@ class TestVectors:
         stored = [float(number) for number in literal.strip("[]").split(",")]
         assert stored == pytest.approx(vectors_for(["one"])[0], rel=1e-3)
 
+    def test_what_a_run_embedded_is_counted_once_however_often_it_runs(self, store: DocumentStore) -> None:
+        run = uuid4()
+        embed(store, ["there already"])
+        for _ in range(2):
+            store.vectors.save(MODEL, [hash_of("new")], vectors_for(["new"]), run)
+
+        hashes = {hash_of("there already"), hash_of("new"), hash_of("never")}
+        assert store.vectors.made_by(run, MODEL, hashes) == 1
+        assert store.vectors.made_by(uuid4(), MODEL, hashes) == 0
+
     @pytest.mark.parametrize(
         "vectors", [np.ones((1, DIM)), np.ones(DIM), np.full((2, DIM), np.nan), np.full((2, DIM), 1e6)]
     )
@@ -397,6 +407,20 @@ class TestVersions:
             versions = list(threads.map(lambda _: store.versions.begin(document.id), range(12)))
 
         assert sorted(versions) == list(range(1, 13))
+
+    def test_a_run_that_begins_again_goes_on_with_its_version_until_that_is_searchable(
+        self, store: DocumentStore, kb: KnowledgeBase
+    ) -> None:
+        document = store.documents.register(kb, "a.txt")
+        mine, other = uuid4(), uuid4()
+
+        begun = [store.versions.begin(document.id, run) for run in (mine, other, mine, other)]
+
+        assert begun == [1, 2, 1, 2]
+        embed(store, ["one"])
+        store.versions.store(document.id, 1, chunks_of(["one"]), model=MODEL, content=content_of(["one"]))
+        store.versions.remove_old(document.id)
+        assert [store.versions.begin(document.id, run) for run in (mine, other)] == [3, 2]
 
     def test_storing_a_version_twice_changes_nothing(
         self, store: DocumentStore, kb: KnowledgeBase, database: Any
@@ -541,5 +565,9 @@ class TestVersions:
 
 
 def test_the_schema_is_applied_once(database: Any) -> None:
-    assert migrate(database, MIGRATIONS) == ["0001_documents.sql", "0002_metadata.sql"]
+    assert migrate(database, MIGRATIONS) == [
+        "0001_documents.sql",
+        "0002_metadata.sql",
+        "0004_runs.sql",
+    ]
     assert migrate(database, MIGRATIONS) == []

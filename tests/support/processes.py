@@ -227,6 +227,10 @@ class Installation:
         row = self._reader.execute(sql, params).fetchone()
         return None if row is None else row[0]
 
+    def rows(self, sql: str, *params: object) -> list[tuple[Any, ...]]:
+        """The rows that a query on the database gives."""
+        return self._reader.execute(sql, params).fetchall()
+
     @property
     def database_url(self) -> str:
         return self.kit.database_url

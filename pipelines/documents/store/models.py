@@ -1,6 +1,6 @@
 """The tables of knowledge bases and documents as peewee models.
 
-Chunks and vectors have none: they are reached by SQL only (`versions`, `vectors`, `search`).
+Chunks, vectors and begun versions have none: they are reached by SQL only (`versions`, `vectors`, `search`).
 """
 
 from typing import Any

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,12 @@ SELECT DISTINCT wanted.text_hash FROM unnest(%s::bytea[]) AS wanted (text_hash)
 WHERE NOT EXISTS (SELECT FROM vectors v WHERE v.model = %s AND v.text_hash = wanted.text_hash)"""
 
 _SAVE = """
-INSERT INTO vectors (model, text_hash, embedding)
-SELECT %s, text_hash, embedding FROM unnest(%s::bytea[], %s::halfvec[]) AS new (text_hash, embedding)
+INSERT INTO vectors (model, run_id, text_hash, embedding)
+SELECT %s, %s, text_hash, embedding FROM unnest(%s::bytea[], %s::halfvec[]) AS new (text_hash, embedding)
 ORDER BY text_hash  -- one order for all writers, so that two of them cannot deadlock
 ON CONFLICT DO NOTHING"""
+
+_MADE_BY = "SELECT count(*) FROM vectors WHERE model = %s AND text_hash = ANY(%s) AND run_id = %s"
 
 _FORGET = """
 DELETE FROM vectors v
@@ -42,10 +45,17 @@ class Vectors:
             rows = self._database.execute_sql(_MISSING, (list(hashes), model)).fetchall()
         return {bytes(text_hash) for (text_hash,) in rows}
 
-    def save(self, model: str, hashes: Sequence[bytes], vectors: npt.NDArray[np.float32]) -> None:
+    def save(
+        self,
+        model: str,
+        hashes: Sequence[bytes],
+        vectors: npt.NDArray[np.float32],
+        run_id: UUID | None = None,
+    ) -> None:
         """Keep ``vectors`` (shape ``(len(hashes), dim)``); what is there already stays as it is.
 
-        Raises `InvalidField` when the shape does not fit or a value is not finite.
+        ``run_id`` is whose work they are (see `made_by`). Raises `InvalidField` when the shape does not
+        fit or a value is not finite.
         """
         if not hashes:
             return
@@ -54,7 +64,13 @@ class Vectors:
             (oid,) = self._database.execute_sql("SELECT 'halfvec'::regtype::oid::bigint").fetchone()
             self._database.connection().adapters.register_dumper(_HalfvecArray, _HalfvecArrayDumper)
             array = _HalfvecArray(_binary_array(vectors, oid))
-            self._database.execute_sql(_SAVE, (model, list(hashes), array))
+            self._database.execute_sql(_SAVE, (model, run_id, list(hashes), array))
+
+    def made_by(self, run_id: UUID | None, model: str, hashes: Collection[bytes]) -> int:
+        """How many of ``hashes`` a run has embedded, also before it was killed and ran again."""
+        with session(self._database):
+            values = (model, list(hashes), run_id)
+            return int(self._database.execute_sql(_MADE_BY, values).fetchone()[0])
 
     def forget_unused(self, before: datetime) -> int:
         """Remove embeddings that are older than ``before`` and in no document any more; how many."""

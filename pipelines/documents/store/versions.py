@@ -24,6 +24,10 @@ UPDATE documents SET last_version = last_version + 1, updated_at = now(),
 WHERE id = %s
 RETURNING last_version"""
 
+_BEGUN = "SELECT version FROM begun_versions WHERE run_id = %s AND document_id = %s"
+
+_NOTE = "INSERT INTO begun_versions (run_id, document_id, version) VALUES (%s, %s, %s)"
+
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 # The lock keeps a delete away until the end of the transaction, and nothing else.
@@ -53,6 +57,10 @@ _REMOVE_OLD = """
 DELETE FROM chunks c USING documents d
 WHERE d.id = %s AND c.document_id = d.id AND c.version < d.version"""
 
+_FORGET = """
+DELETE FROM begun_versions b USING documents d
+WHERE d.id = %s AND b.document_id = d.id AND b.version <= d.version"""
+
 
 class Versions:
     """The life of a version: `begin`, `store`, `remove_old`. Each may be repeated after a crash."""
@@ -60,12 +68,18 @@ class Versions:
     def __init__(self, database: PooledPostgresqlDatabase) -> None:
         self._database = database
 
-    def begin(self, document_id: UUID) -> int:
-        """The number of a new version; nobody else gets the same. Raises `NotFound`."""
-        with session(self._database):
-            row = self._database.execute_sql(_BEGIN, (document_id,)).fetchone()
-        if row is None:
-            raise _gone(document_id)
+    def begin(self, document_id: UUID, run_id: UUID | None = None) -> int:
+        """The number of a new version: nobody else gets it, and a run always the same. Raises `NotFound`."""
+        with session(self._database), self._database.atomic():
+            # A run that begins twice at once (its task was delivered again) waits here for itself.
+            self._database.execute_sql(_LOCK, (f"{document_id}/{run_id}",))
+            row = self._database.execute_sql(_BEGUN, (run_id, document_id)).fetchone()
+            if row is None:
+                row = self._database.execute_sql(_BEGIN, (document_id,)).fetchone()
+                if row is None:
+                    raise _gone(document_id)
+                if run_id is not None:
+                    self._database.execute_sql(_NOTE, (run_id, document_id, row[0]))
         return int(row[0])
 
     def store(
@@ -93,8 +107,12 @@ class Versions:
             return self._flip(document_id, version, len(chunks), content)
 
     def remove_old(self, document_id: UUID) -> int:
-        """Remove the chunks of versions before the searchable one; how many."""
-        with session(self._database):
+        """Remove the chunks of versions before the searchable one; how many.
+
+        The run that made that one may begin another one from now on.
+        """
+        with session(self._database), self._database.atomic():
+            self._database.execute_sql(_FORGET, (document_id,))
             return int(self._database.execute_sql(_REMOVE_OLD, (document_id,)).rowcount)
 
     def _is_passed(self, document_id: UUID, version: int) -> bool:
