@@ -2,13 +2,18 @@
 
 The cuts are those of semantic-text-splitter (MIT). Its time grows with the square of the text, so it is
 shown one bounded window at a time. The overlap is made here, because its own is often none.
+
+In a long text chunks begin anew every few chunks, at lines that are chosen by what they say: an edit in the
+middle changes the chunks up to the next of them, and all that follow have their vectors already.
 """
 
 import re
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, get_args
+from zlib import crc32
 
 import msgspec
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -130,13 +135,15 @@ class _Splitter(Protocol):
 def _spans(text: str, ruler: _Ruler, outline: "_Outline") -> Iterator[tuple[int, int]]:
     """The chunks before overlap, as (start, end). The last one of a window may be cut: it is done again."""
     markdown, plain = _splitter(MarkdownSplitter, ruler), _splitter(TextSplitter, ruler)
+    restarts = [*outline.restarts(ruler.window()), len(text)]
     at, window = _skip_blank_lines(text, 0), ruler.window()
     while at < len(text):
         fence_end = outline.fence_end(at)
-        limit = min(at + window, fence_end or len(text))
+        stop = fence_end or restarts[bisect_right(restarts, at)]
+        limit = min(at + window, stop)
         splitter = plain if fence_end else markdown
         found = [(at + offset, len(piece)) for offset, piece in splitter.chunk_indices(text[at:limit])]
-        if limit < (fence_end or len(text)):
+        if limit < stop:
             if len(found) < 2:
                 window *= 2
                 continue
@@ -195,9 +202,10 @@ def _sensible_start(text: str, earliest: int, fresh: int) -> int:
 
 
 class _Outline:
-    """Where headings and fenced code are."""
+    """Where headings, other lines and fenced code are."""
 
     def __init__(self) -> None:
+        self._lines: list[tuple[int, bool, int]] = []
         self._starts: list[int] = []
         self._paths: list[tuple[str, ...]] = []
         self._fences: list[tuple[int, int]] = []
@@ -208,6 +216,9 @@ class _Outline:
         self._open = [(depth, name) for depth, name in self._open if depth < level] + [(level, shown)]
         self._starts.append(at)
         self._paths.append(tuple(name for _, name in self._open if name))
+
+    def add_line(self, at: int, line: str, *, begins_block: bool) -> None:
+        self._lines.append((at, begins_block, crc32(line.encode())))
 
     def add_fence(self, start: int, end: int) -> None:
         self._fences.append((start, end))
@@ -220,6 +231,42 @@ class _Outline:
         """The end of the fenced code that `at` lies within, None if it lies in none or at its start."""
         fence = bisect_left(self._fences, (at, 0)) - 1
         return self._fences[fence][1] if fence >= 0 and at < self._fences[fence][1] else None
+
+    def restarts(self, reach: int) -> list[int]:
+        """Where chunks begin anew: at the first of all lines in `reach` characters on either side.
+
+        Headings go before what follows a blank line, that before other lines, and among equals chance
+        decides, by what the line says. So an edit moves only those within its reach. The text's start goes
+        before all: short texts are left alone.
+        """
+        headings = set(self._starts)
+        ranks = [(0, -1, -1)] + [
+            (at, 0 if at in headings else 1 if begins_block else 2, chance)
+            for at, begins_block, chance in self._lines
+        ]
+        best = _sliding_best(ranks, reach)
+        return [rank[0] for rank, first in zip(ranks[1:], best[1:], strict=True) if rank is first]
+
+
+_Rank = tuple[int, int, int]  # where a line starts, its kind, and its chance
+
+
+def _sliding_best(ranks: list[_Rank], reach: int) -> list[_Rank]:
+    """For each line the first by kind and chance, else by place, of those within `reach` of it."""
+    best: list[_Rank] = []
+    waiting = iter(ranks)
+    coming = next(waiting, None)
+    near: deque[_Rank] = deque()  # each one is the best of those from it on
+    for at, _, _ in ranks:
+        while coming and coming[0] <= at + reach:
+            while near and coming[1:] < near[-1][1:]:
+                near.pop()
+            near.append(coming)
+            coming = next(waiting, None)
+        while near[0][0] < at - reach:
+            near.popleft()
+        best.append(near[0])
+    return best
 
 
 def _read_outline(text: str) -> _Outline:
@@ -240,6 +287,9 @@ def _read_outline(text: str) -> _Outline:
             outline.add_heading(start, len(heading[1]), _CLOSING_MARKS.sub("", heading[2] or "").strip())
         elif (underline := _UNDERLINE.match(line)) and _is_lone_paragraph(before_last, last):
             outline.add_heading(last_start, 1 if underline[1][0] == "=" else 2, last.strip())
+            line = ""
+        if line.strip():
+            outline.add_line(start, line, begins_block=not last.strip())
         before_last, last, last_start = last, line, start
     if fence:
         outline.add_fence(fence_start, len(text))

@@ -111,13 +111,9 @@ def test_chunks_in_tokens_cover_the_text_with_exact_offsets_and_keep_their_bound
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.lists(
-        st.sampled_from(["One sentence here. ", "二十个字的一句话在这里。", "\n\n", "# H\n\n"]), min_size=40
-    )
-)
+@given(st.lists(st.sampled_from(["One sentence here. ", "二十个字的一句话在这里。", "Why? "]), min_size=40))
 def test_windows_leave_no_trace_in_the_cuts(pieces: list[str]) -> None:
-    # Given a text of several windows
+    # Given a paragraph of several windows
     from semantic_text_splitter import MarkdownSplitter
 
     text = "".join(pieces)
@@ -128,6 +124,41 @@ def test_windows_leave_no_trace_in_the_cuts(pieces: list[str]) -> None:
     # Then the cuts are those of the splitter that sees all of it
     assert [chunk.text for chunk in chunks] == [
         piece for piece in MarkdownSplitter(60).chunks(text) if piece.strip()
+    ]
+
+
+def numbered(number: int) -> str:
+    return f"The sentence of number {number * 7919 % 100_003:06d} stands in a line as long as all others."
+
+
+@pytest.mark.parametrize(
+    ("mark", "end"),
+    [("", "\n\n"), ("- ", "\n"), ("| ", " |\n"), ("", "\n")],
+    ids=["paragraphs", "list", "table", "lines"],
+)
+def test_an_edit_in_a_long_text_changes_only_the_chunks_around_it(mark: str, end: str) -> None:
+    # Given a text of some 300 chunks whose parts are all of one length, under no heading
+    parts = [f"{mark}{numbered(number)}{end}" for number in range(3_500)]
+    before = {chunk.text for chunk in split("".join(parts))}
+
+    # When a part is inserted, taken away or replaced by a longer one
+    for edited in ([f"{mark}It is new.{end}", parts[1_700]], [], [f"{mark}{'It is new. ' * 20}{end}"]):
+        after = split("".join([*parts[:1_700], *edited, *parts[1_701:]]))
+
+        # Then hardly any chunk is another one
+        assert len({chunk.text for chunk in after} - before) <= 20
+
+
+def test_chunks_of_a_long_text_begin_anew_at_headings_rather_than_elsewhere() -> None:
+    sections = [
+        f"## Part {part}\n\n" + "\n\n".join(numbered(30 * part + number) for number in range(30))
+        for part in range(10)
+    ]
+
+    chunks = split("\n\n".join(sections), overlap=0)
+
+    assert [chunk.text for chunk in chunks] == [
+        chunk.text for section in sections for chunk in split(section, overlap=0)
     ]
 
 
