@@ -146,7 +146,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DEAD_LETTER_DAYS": ("dead_letter_days", _days),
     "BODY_LIMIT": ("body_limit", _whole(1, 1 << 30)),
     "UPLOAD_LIMIT": ("upload_limit", _whole(1, 1 << 40)),
-    "EMBEDDER": ("embedder", _one_of("e5")),
+    "EMBEDDER": ("embedder", _one_of("e5", "fast")),
     "LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
     "LOG_FORMAT": ("log_format", _one_of("console", "json")),
 }
