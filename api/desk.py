@@ -27,6 +27,8 @@ class Desk:
         self.draining = draining or Draining()
         # As many threads as connections: one more could only wait for a connection.
         self._threads = ThreadPoolExecutor(kit.settings.db_pool, "callboard-api")
+        # Of their own, so that an embedding endpoint that does not answer holds up nothing but what asks it.
+        self._embedding_threads = ThreadPoolExecutor(kit.settings.db_pool, "callboard-embed")
         self.feed = LiveFeed(kit, self.draining, self.ask)
 
     async def work(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -35,12 +37,15 @@ class Desk:
         Raises:
           Unavailable: the process is stopping, and no thread takes anything any more.
         """
-        call = partial(task, *args, **kwargs)
-        try:
-            answer = asyncio.get_running_loop().run_in_executor(self._threads, call)
-        except RuntimeError:
-            raise Unavailable("This process is about to stop: ask another one.") from None
-        return await answer
+        return await self._in(self._threads, partial(task, *args, **kwargs))
+
+    async def embed(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `work`, for what may wait for an embedder.
+
+        Raises:
+          Unavailable: the process is stopping, and no thread takes anything any more.
+        """
+        return await self._in(self._embedding_threads, partial(task, *args, **kwargs))
 
     async def ask(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call something that blocks, in a thread; a Postgres that stands still keeps nobody waiting.
@@ -75,4 +80,12 @@ class Desk:
     def close(self) -> None:
         """Let the threads finish what they do."""
         self.feed.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._threads, self._embedding_threads):
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    async def _in(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        try:
+            answer = asyncio.get_running_loop().run_in_executor(threads, call)
+        except RuntimeError:
+            raise Unavailable("This process is about to stop: ask another one.") from None
+        return await answer

@@ -7,7 +7,7 @@ import msgspec
 
 from tasks.settings import Settings
 
-NOISY = ("pika", "dramatiq", "asyncio", "fsspec")
+NOISY = ("pika", "dramatiq", "asyncio", "fsspec", "httpx", "httpcore")
 
 
 class _JsonFormatter(logging.Formatter):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -39,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_limit: int = 1 << 20
     upload_limit: int = 200 << 20
     embedder: str = "e5"
+    embedding_url: str | None = None
+    embedding_model: str | None = None
+    embedding_key: str | None = None
+    embedding_rate: float | None = None  # requests per second of this process
     log_level: str = "info"
     log_format: str = "console"
 
@@ -64,6 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             text = environ.get(PREFIX + variable, "").strip()
             if text:
                 values[field] = _read(variable, text, read)
+        if values.get("embedder") == "http" and not {"embedding_url", "embedding_model"} <= values.keys():
+            raise SettingsError(
+                f"{PREFIX}EMBEDDER=http needs {PREFIX}EMBEDDING_URL and {PREFIX}EMBEDDING_MODEL: set both"
+            )
         return cls(**values)  # type: ignore[arg-type]
 
 
@@ -71,7 +80,8 @@ def _read(variable: str, text: str, read: Callable[[str], T]) -> T:
     try:
         return read(text)
     except ValueError as error:
-        raise SettingsError(f"{PREFIX}{variable}={text!r} cannot be used: {error}") from None
+        shown = "" if variable in _HIDDEN else f"={text!r}"
+        raise SettingsError(f"{PREFIX}{variable}{shown} cannot be used: {error}") from None
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -114,6 +124,38 @@ def _switch(text: str) -> bool:
     return words[text.lower()]
 
 
+def _rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 100_000:
+        raise ValueError("it must be a positive number of requests per second, up to 100000")
+    return number
+
+
+def _http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable():
+        raise ValueError("it must be a URL like http://localhost:11434/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("it must end with its path, and a key is named by CALLBOARD_EMBEDDING_KEY")
+    try:
+        parts.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        raise ValueError("its port must be a number up to 65535") from None
+    return text
+
+
+def _model(text: str) -> str:
+    if not text.isprintable() or len(text) > 200:
+        raise ValueError("it must be up to 200 printable characters")
+    return text
+
+
+def _key(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("it must consist of ASCII characters without spaces")
+    return text
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
@@ -123,6 +165,8 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
+#: What is secret, or may hold a secret.
+_HIDDEN = frozenset({"EMBEDDING_KEY", "EMBEDDING_URL"})
 _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DATABASE_URL": ("database_url", str),
     "BROKER_URL": ("broker_urls", _list),
@@ -146,7 +190,11 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DEAD_LETTER_DAYS": ("dead_letter_days", _days),
     "BODY_LIMIT": ("body_limit", _whole(1, 1 << 30)),
     "UPLOAD_LIMIT": ("upload_limit", _whole(1, 1 << 40)),
-    "EMBEDDER": ("embedder", _one_of("e5", "fast")),
+    "EMBEDDER": ("embedder", _one_of("e5", "fast", "http")),
+    "EMBEDDING_URL": ("embedding_url", _http_url),
+    "EMBEDDING_MODEL": ("embedding_model", _model),
+    "EMBEDDING_KEY": ("embedding_key", _key),
+    "EMBEDDING_RATE": ("embedding_rate", _rate),
     "LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
     "LOG_FORMAT": ("log_format", _one_of("console", "json")),
 }

@@ -58,7 +58,7 @@ class KnowledgeBases:
     async def on_get_search(self, req: Request, resp: Response, kb_id: str) -> None:
         """The chunks that fit a question best."""
         asked, wanted = read_search(req)
-        hits = await self._desk.work(
+        hits = await self._desk.embed(
             self._library.search,
             kb_id,
             owner=caller_of(req).owner,

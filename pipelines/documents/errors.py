@@ -1,6 +1,7 @@
-"""How a document can fail. Each is permanent, since the same bytes would fail again, but `FetchFailed`."""
+"""How a document can fail. Most are permanent, since the same bytes would fail again; others pass."""
 
 from actors.errors import ActorsError, Permanent
+from tasks.errors import Unavailable
 
 
 class DocumentError(Permanent):
@@ -45,7 +46,19 @@ class FetchRefused(DocumentError):
     code = "fetch_refused"
 
 
+class EmbeddingRefused(DocumentError):
+    """The embedding endpoint refuses the text, or its vectors do not fit the knowledge base."""
+
+    code = "embedding_refused"
+
+
 class FetchFailed(ActorsError):
     """A server that cannot be reached, is too slow or too busy now; the stage is tried again."""
 
     code = "fetch_failed"
+
+
+class EmbeddingUnavailable(Unavailable):
+    """The embedding endpoint gives no usable answer; this may pass."""
+
+    code = "embedding_unavailable"

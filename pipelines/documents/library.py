@@ -3,13 +3,15 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 from uuid import UUID
 
 import msgspec
 
 from actors.submission import Order, Submission
 from pipelines.documents.embedders.port import Embedder
+from pipelines.documents.embedding import check_dimension
+from pipelines.documents.errors import EmbeddingRefused
 from pipelines.documents.sources import Sources
 from pipelines.documents.store.facade import DocumentStore
 from pipelines.documents.store.filters import Filter
@@ -25,7 +27,11 @@ from pipelines.documents.values import (
     KnowledgeBase,
     Source,
 )
-from tasks.errors import InvalidField
+from tasks.errors import InvalidField, SettingsError, Unavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PATIENCE_SECONDS = 5.0
 Mode = Literal["hybrid", "text", "vector"]
@@ -131,7 +137,7 @@ class Library:
     ) -> list[Hit]:
         """The chunks that answer ``q`` best, of the documents that ``filter`` leaves.
 
-        Raises `NotFound`, `InvalidField`.
+        Raises `NotFound`, `InvalidField`, and `Unavailable` when the embedder cannot be used now.
         """
         kb = self._kb(kb_id, owner)
         wanted: Mode | None = next((one for one in get_args(Mode) if one == mode), None)
@@ -139,7 +145,7 @@ class Library:
             raise InvalidField.of("mode", f"must be one of {', '.join(get_args(Mode))}")
         if not q.strip():
             raise InvalidField.of("q", "is required: what to search for")
-        vector = None if wanted == "text" else self._embedder(kb.embedder).query(q)
+        vector = None if wanted == "text" else self._question(kb, q)
         hits = self._store.search(
             kb,
             q,
@@ -152,6 +158,22 @@ class Library:
             highlight=highlight,
         )
         return [_hit(one) for one in hits]
+
+    def _question(self, kb: KeptKnowledgeBase, q: str) -> "NDArray[np.float32]":
+        """The vector of a question. Raises `Unavailable`, and `InvalidField` if it is refused."""
+        try:
+            vector = self._embedder(kb.embedder).query(q)
+        except EmbeddingRefused as error:
+            raise InvalidField.of("q", error.message) from error
+        except SettingsError as error:
+            raise Unavailable(
+                f"The embedder of this knowledge base cannot be used: {error.message}"
+            ) from error
+        try:
+            check_dimension(kb.embedder, len(vector), kb.dim)
+        except EmbeddingRefused as error:
+            raise Unavailable(error.message, code=error.code) from error
+        return vector
 
     def _kb(self, kb_id: str, owner: str | None) -> KeptKnowledgeBase:
         return self._store.knowledge_bases.get(kb_id, owner)

@@ -16,6 +16,7 @@ from pipelines.composition import Done, Pipeline, stage
 from pipelines.documents import chunking, conversion, detection
 from pipelines.documents.blobs import Blobs
 from pipelines.documents.embedders.port import Embedder
+from pipelines.documents.embedding import embed_missing
 from pipelines.documents.errors import DocumentMissing, DocumentTooLarge, EmptyDocument
 from pipelines.documents.sources import Kept, Sources
 from pipelines.documents.store.facade import DocumentStore
@@ -117,14 +118,11 @@ def embed(batch: list[ChunkRef]) -> Embedded:
     embedder = shop.embedder(kb.embedder)
     in_order = [kept.chunks[ref.ordinal].text for ref in batch]
     texts = {_hash(text): text for text in in_order}
-    missing = sorted(shop.store.vectors.missing(kb.embedder, list(texts)))
-    if missing:
-        vectors = embedder.passages([texts[one] for one in missing])
-        shop.store.vectors.save(kb.embedder, missing, vectors, current_task().run_id)
+    made = embed_missing(shop.store.vectors, embedder, texts, dim=kb.dim, run=current_task().run_id)
     return Embedded(
         chunks=batch[0].chunks,
-        embedded=len(missing),
-        reused=len(batch) - len(missing),
+        embedded=made,
+        reused=len(batch) - made,
         first=batch[0].ordinal,
         tokens=tuple(map(embedder.count_tokens, in_order)),
     )

@@ -316,7 +316,7 @@ def test_threads_that_share_an_embedder_get_their_own_vectors() -> None:
 
 
 def test_an_unknown_embedder_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(SettingsError, match="use one of e5"):
+    with pytest.raises(SettingsError, match="use one of e5, fast, http"):
         embedders.load("word2vec")
 
 

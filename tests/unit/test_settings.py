@@ -44,6 +44,11 @@ def test_without_any_variable_everything_has_a_default() -> None:
         ("DRAIN_SECONDS", "5", "drain_seconds", 5.0),
         ("BODY_LIMIT", "2048", "body_limit", 2048),
         ("UPLOAD_LIMIT", "4096", "upload_limit", 4096),
+        ("EMBEDDER", "fast", "embedder", "fast"),
+        ("EMBEDDING_URL", "http://localhost:11434/v1", "embedding_url", "http://localhost:11434/v1"),
+        ("EMBEDDING_MODEL", "BAAI/bge-m3", "embedding_model", "BAAI/bge-m3"),
+        ("EMBEDDING_KEY", "sk-1234", "embedding_key", "sk-1234"),
+        ("EMBEDDING_RATE", "2.5", "embedding_rate", 2.5),
         ("LOG_LEVEL", "debug", "log_level", "debug"),
         ("LOG_FORMAT", "json", "log_format", "json"),
     ],
@@ -91,6 +96,9 @@ class Refused:
         Refused("TASK_TIMEOUT", "inf", "positive number of seconds"),
         Refused("DRAIN_SECONDS", "soon", "could not convert"),
         Refused("QUEUE_TYPE", "stream", "one of classic, quorum"),
+        Refused("EMBEDDER", "word2vec", "one of e5, fast, http"),
+        Refused("EMBEDDING_MODEL", "x" * 201, "200 printable"),
+        Refused("EMBEDDING_RATE", "nan", "positive number of requests"),
         Refused("LOG_LEVEL", "loud", "one of debug, info, warning, error"),
     ],
     ids=lambda refused: f"{refused.variable}={refused.text}",
@@ -101,6 +109,37 @@ def test_a_value_that_cannot_be_used_is_refused_by_the_name_of_its_variable(refu
 
     assert caught.value.message.startswith(f"CALLBOARD_{refused.variable}={refused.text!r}")
     assert refused.because in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("variable", "secret"),
+    [
+        ("EMBEDDING_KEY", "sk 1234"),
+        ("EMBEDDING_KEY", "schlüssel-1234"),
+        ("EMBEDDING_KEY", "sk-1234\n5"),
+        ("EMBEDDING_URL", "http://ann:sk-1234@localhost/v1"),
+        ("EMBEDDING_URL", "http://localhost/v1?key=sk-1234"),
+        ("EMBEDDING_URL", "http://localhost:1234x/v1"),
+        ("EMBEDDING_URL", "localhost:1234/v1"),
+        ("EMBEDDING_URL", "http:///1234"),
+    ],
+)
+def test_what_may_hold_a_secret_is_refused_without_showing_it(variable: str, secret: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({f"CALLBOARD_{variable}": secret})
+
+    assert caught.value.message.startswith(f"CALLBOARD_{variable} cannot be used: ")
+    assert "1234" not in caught.value.message.replace("11434", "")
+
+
+def test_an_endpoint_as_the_default_embedder_must_be_set() -> None:
+    endpoint = {"CALLBOARD_EMBEDDING_URL": "http://localhost/v1", "CALLBOARD_EMBEDDING_MODEL": "bge-m3"}
+
+    assert Settings.from_env({"CALLBOARD_EMBEDDER": "http", **endpoint}).embedder == "http"
+    for missing in endpoint:
+        given = {name: value for name, value in endpoint.items() if name != missing}
+        with pytest.raises(SettingsError, match=missing):
+            Settings.from_env({"CALLBOARD_EMBEDDER": "http", **given})
 
 
 def test_with_a_database_url_no_postgres_of_our_own_is_needed() -> None:

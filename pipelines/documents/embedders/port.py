@@ -1,6 +1,7 @@
 """The port that every embedder implements."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Embedder(Protocol):
 
     @property
     def dim(self) -> int:
-        """How many numbers a vector has."""
+        """How many numbers a vector has; an endpoint may have to be asked."""
 
     def passages(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """Embed texts to be found: float32 of shape (len(texts), dim), each row of L2 norm 1."""
@@ -30,3 +31,17 @@ class Embedder(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of the text itself, without prefix and special tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an OpenAI-compatible server embeds. ``rate`` is in requests per second; None does not limit."""
+
+    url: str
+    model: str
+    key: str | None = field(default=None, repr=False)
+    rate: float | None = None
+
+    def for_model(self, model: str) -> "Endpoint":
+        """The same server with another model."""
+        return replace(self, model=model)
