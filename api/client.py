@@ -200,9 +200,12 @@ class Client(Reads, Verbs):
         """Return one knowledge base by its ``kb_id``."""
         return read(self._get(_kb_path(kb)), KnowledgeBase)
 
-    def create_knowledge_base(self, name: str, kb_id: str | None = None) -> KnowledgeBase:
-        """Create a knowledge base; without ``kb_id`` the server chooses one."""
-        body = {"name": name} if kb_id is None else {"name": name, "kb_id": kb_id}
+    def create_knowledge_base(
+        self, name: str, kb_id: str | None = None, embedder: str | None = None
+    ) -> KnowledgeBase:
+        """Create a knowledge base; what is left out (id; embedder: e5, fast, http) the server chooses."""
+        given = {"name": name, "kb_id": kb_id, "embedder": embedder}
+        body = {field: value for field, value in given.items() if value is not None}
         return read(self._post("/knowledge-bases", body), KnowledgeBase)
 
     def delete_knowledge_base(self, kb: str) -> None:

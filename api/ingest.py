@@ -126,12 +126,15 @@ class Unwatched:
         """Look away."""
 
 
-def ensure_knowledge_base(client: Client, kb: str) -> bool:
-    """Create the knowledge base ``kb`` if there is none; return whether it was created."""
+def ensure_knowledge_base(client: Client, kb: str, embedder: str | None = None) -> bool:
+    """Create the knowledge base ``kb`` if there is none; return whether it was created.
+
+    Then ``embedder`` embeds its documents, by default that of the server.
+    """
     if _knowledge_base(client, kb) is not None:
         return False
     try:
-        client.create_knowledge_base(kb, kb_id=kb)
+        client.create_knowledge_base(kb, kb_id=kb, embedder=embedder)
     except ApiError as error:
         if error.status == 409:  # somebody else was faster
             return False

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from actors.requests import DAY, Id, Moment, Name
 from pipelines.documents.metadata import LARGEST_NUMBER, LONGEST_KEY, MOST_KEYS
-from pipelines.documents.values import ChunkUnit
+from pipelines.documents.values import ChunkUnit, EmbedderName
 from tasks.records import FURTHEST, MOST_A_PAGE, Attempt, Event, LogLine, Snapshot, Status
 from tasks.states import GROUPS, STATES
 
@@ -148,10 +148,11 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KnowledgeBaseRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of ``POST /knowledge-bases``: an id, a name, or both."""
+    """The body of ``POST /knowledge-bases``: an id, a name, or both; and what embeds its documents."""
 
     kb_id: BaseId | None = None
     name: BaseTitle | None = None
+    embedder: EmbedderName | None = None
     user_id: Id | None = None
 
 

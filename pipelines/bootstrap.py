@@ -8,7 +8,7 @@ from actors.rabbitmq import topology
 from actors.rabbitmq.publisher import Publisher
 from actors.submission import Defaults, Submission
 from pipelines.catalogue import Catalogue, collect
-from pipelines.documents.equipment import equip
+from pipelines.documents.equipment import endpoint_of, equip
 from pipelines.documents.library import Library
 from pipelines.documents.stages import Workshop, document_processing
 from pipelines.documents.store.facade import MIGRATIONS as DOCUMENT_MIGRATIONS
@@ -61,6 +61,7 @@ class Kit:
             self.submission,
             self.workshop.embedder,
             settings.embedder,
+            endpoint_of(settings),
         )
 
     def open_publisher(self) -> Publisher | None:

@@ -9,6 +9,8 @@ from dramatiq.errors import ConnectionClosed
 from actors.errors import BrokerError
 from actors.rabbitmq import topology
 from pipelines.catalogue import collect
+from pipelines.documents import embedders
+from pipelines.documents.equipment import endpoint_of
 from pipelines.documents.stages import document_processing
 from tasks.database import connect, session
 from tasks.errors import CallboardError
@@ -30,6 +32,7 @@ def examine(settings: Settings) -> list[Finding]:
         _rabbitmq(settings),
         _actors(settings),
         *_roots(settings),
+        *_embedders(settings),
         _address(settings),
     ]
 
@@ -80,6 +83,19 @@ def _roots(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "File root", root.is_dir(), str(root) if root.is_dir() else f"{root} is not a folder"
             )
+
+
+def _embedders(settings: Settings) -> Iterator[Finding]:
+    """The default one, and the endpoint if there is one: knowledge bases may use it all the same."""
+    endpoint = endpoint_of(settings)
+    for name in dict.fromkeys([settings.embedder, *(["http"] if endpoint else [])]):
+        try:
+            model = embedders.stored_name(name, endpoint)
+            dim = embedders.load(model, endpoint).dim
+        except CallboardError as error:
+            yield Finding("Embedder", False, f"{name}: {error.message}")
+        else:
+            yield Finding("Embedder", True, f"{model}, {dim} dimensions")
 
 
 def _address(settings: Settings) -> Finding:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.cli.errors import BadInput
+from api.cli.knowledge import EMBEDDERS
 from api.cli.progress import document_display
 from api.cli.remote import Remote, client_command
 from api.cli.text import clean, counted, seconds
@@ -33,6 +34,7 @@ class PathOrUrl(click.Path):
 @click.option("--chunk-size", type=click.IntRange(1), help="Units in a chunk; 1000 by default.")
 @click.option("--chunk-overlap", type=click.IntRange(0), help="Units that two chunks share; 200.")
 @click.option("--chunk-unit", type=click.Choice(["characters", "tokens"]), help="Characters by default.")
+@click.option("--embedder", type=click.Choice(EMBEDDERS), help="Of the knowledge base, if it is created.")
 @click.option("--create/--no-create", default=True, help="Create the knowledge base if there is none.")
 @click.option("--wait/--no-wait", default=True, help="Wait until every document can be found.")
 @client_command
@@ -43,6 +45,7 @@ def ingest(
     chunk_size: int | None,
     chunk_overlap: int | None,
     chunk_unit: str | None,
+    embedder: str | None,
     create: bool,
     wait: bool,
 ) -> None:
@@ -57,7 +60,7 @@ def ingest(
     with selected(paths) as selection:
         if not selection.sources:
             raise BadInput(f"there is no document to send ({_left_out(selection)}): name a file or a folder")
-        if create and ensure_knowledge_base(remote.client, kb):
+        if create and ensure_knowledge_base(remote.client, kb, embedder):
             remote.say(f"Created the knowledge base {kb}.")
         with document_display(remote.err, len(selection.sources), only_live=remote.as_json) as display:
             report = send(remote.client, kb, selection.sources, watcher=display, options=options, wait=wait)

@@ -8,6 +8,7 @@ from api.cli.remote import Remote, client_command
 from api.cli.text import clean, counted, moment
 from api.client import Document, KnowledgeBase
 
+EMBEDDERS = ("e5", "fast", "http")
 _SHOWN_AT_MOST = 100
 
 
@@ -34,10 +35,11 @@ def list_knowledge_bases(remote: Remote) -> None:
 @kb.command
 @click.argument("name")
 @click.option("--id", "kb_id", help="Its id; by default the server chooses one.")
+@click.option("--embedder", type=click.Choice(EMBEDDERS), help="What embeds its documents.")
 @client_command
-def create(remote: Remote, name: str, kb_id: str | None) -> None:
+def create(remote: Remote, name: str, kb_id: str | None, embedder: str | None) -> None:
     """Create a knowledge base."""
-    created = remote.client.create_knowledge_base(name, kb_id)
+    created = remote.client.create_knowledge_base(name, kb_id, embedder)
     if remote.as_json:
         remote.show_json(created)
     remote.say(created.kb_id)

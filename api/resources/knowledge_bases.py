@@ -35,11 +35,12 @@ class KnowledgeBases:
         name = body.name or body.kb_id
         if name is None:
             raise InvalidField.of("name", "is required, unless kb_id is given")
-        created = await self._desk.ask(
+        created = await self._desk.embed(
             self._library.create_knowledge_base,
             owner=caller_of(req).tenant(body.user_id),
             kb_id=body.kb_id,
             name=name,
+            embedder=body.embedder,
         )
         resp.location = f"{req.path}/{created.kb_id}"
         render(resp, created, 201)

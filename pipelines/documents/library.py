@@ -9,7 +9,8 @@ from uuid import UUID
 import msgspec
 
 from actors.submission import Order, Submission
-from pipelines.documents.embedders.port import Embedder
+from pipelines.documents.embedders import stored_name
+from pipelines.documents.embedders.port import Embedder, Endpoint
 from pipelines.documents.embedding import check_dimension
 from pipelines.documents.errors import EmbeddingRefused
 from pipelines.documents.sources import Sources
@@ -47,23 +48,27 @@ class Library:
         submission: Submission,
         embedder: Callable[[str], Embedder],
         default_embedder: str,
+        endpoint: Endpoint | None = None,
     ) -> None:
         self._store = store
         self._sources = sources
         self._submission = submission
         self._embedder = embedder
         self._default_embedder = default_embedder
+        self._endpoint = endpoint
 
-    def create_knowledge_base(self, *, owner: str, kb_id: str | None, name: str) -> KnowledgeBase:
-        """Make an empty knowledge base.
+    def create_knowledge_base(
+        self, *, owner: str, kb_id: str | None, name: str, embedder: str | None = None
+    ) -> KnowledgeBase:
+        """Make an empty knowledge base; ``embedder`` is e5, fast or http, by default that of the settings.
 
         Raises:
           Conflict: its owner has one of this id.
-          InvalidField: the id or the name cannot be used.
+          InvalidField: the id, the name or the embedder cannot be used.
+          Unavailable: the embedding endpoint, which is asked for its dimension, does not answer.
         """
-        dim = self._embedder(self._default_embedder).dim
-        kb = self._store.knowledge_bases.create(owner, kb_id, name, self._default_embedder, dim)
-        return _knowledge_base(kb)
+        model, dim = self._model(embedder or self._default_embedder)
+        return _knowledge_base(self._store.knowledge_bases.create(owner, kb_id, name, model, dim))
 
     def knowledge_bases(
         self, *, owner: str | None, limit: int, offset: int
@@ -158,6 +163,14 @@ class Library:
             highlight=highlight,
         )
         return [_hit(one) for one in hits]
+
+    def _model(self, embedder: str) -> tuple[str, int]:
+        """The model behind a name, and the dimension of its vectors. Raises `InvalidField`, `Unavailable`."""
+        try:
+            model = stored_name(embedder, self._endpoint)
+            return model, self._embedder(model).dim
+        except (SettingsError, EmbeddingRefused) as error:
+            raise InvalidField.of("embedder", error.message) from error
 
     def _question(self, kb: KeptKnowledgeBase, q: str) -> "NDArray[np.float32]":
         """The vector of a question. Raises `Unavailable`, and `InvalidField` if it is refused."""

@@ -9,6 +9,8 @@ import msgspec
 ChunkSize = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 ChunkOverlap = Annotated[int, msgspec.Meta(ge=0, le=99_999)]
 ChunkUnit = Literal["characters", "tokens"]
+#: What a knowledge base can be embedded by; by http it is the model of the settings.
+EmbedderName = Literal["e5", "fast", "http"]
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -27,6 +27,8 @@ UNSAYABLE = {
     # A payload is described by its type, not by the route.
     r"(tasks\[\d+\]\.)?payload": "each type says itself what it takes",
     r"(tasks\[\d+\]\.)?kb_id: (is required|there is no knowledge base)": "documents go into a knowledge base",
+    # An endpoint that embeds is a setting of the server.
+    r"embedder: the embedder http has no endpoint": "not every server has one",
     # A filter of nothing but nulls is empty, and a host is no matter of a pattern.
     r"filter: is empty": "null is as good as leaving a field out",
     r"(tasks\[\d+\]\.)?callback_url: must be an http": "a URL needs a host and a port below 65536",

@@ -53,8 +53,10 @@ class Shelf:
     bases: dict[str, KnowledgeBase] = field(default_factory=dict)
     added: list[Added] = field(default_factory=list)
 
-    def create_knowledge_base(self, *, owner: str, kb_id: str | None, name: str) -> KnowledgeBase:
-        made = KnowledgeBase(kb_id or f"kb_{new_id().hex}", name)
+    def create_knowledge_base(
+        self, *, owner: str, kb_id: str | None, name: str, embedder: str | None
+    ) -> KnowledgeBase:
+        made = KnowledgeBase(kb_id or f"kb_{new_id().hex}", name, embedder or "none")
         if made.kb_id in self.bases:
             raise Conflict(f"There is a knowledge base {kb_id}: choose another kb_id.")
         self.bases[made.kb_id] = made

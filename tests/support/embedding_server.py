@@ -5,7 +5,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -104,8 +104,9 @@ def _handler(answer: Callable[[Asked], Answer]) -> type[BaseHTTPRequestHandler]:
             self.send_response(said.status)
             for name, value in (*said.headers, ("Content-Length", str(len(content.encode())))):
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content.encode())
+            with suppress(ConnectionError):  # who asked may have lost patience
+                self.end_headers()
+                self.wfile.write(content.encode())
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -335,6 +335,13 @@ def test_hits_are_shown_with_document_headings_and_score() -> None:
     assert "The cat sat on the mat." in done.stdout
 
 
+def test_a_knowledge_base_is_created_with_the_embedder_asked_for() -> None:
+    server = Script(ok({"kb_id": "kb", "name": "Wines", "embedder": "fast"}))
+    assert call(server, "kb", "create", "Wines", "--embedder", "fast").stdout == "kb\n"
+    assert server.requests[0].content == b'{"name":"Wines","embedder":"fast"}'
+    assert "--embedder" in call(Script(), "kb", "create", "Wines", "--embedder", "word2vec").stderr
+
+
 def test_a_knowledge_base_is_deleted_only_after_a_yes() -> None:
     server = Script(ok({"kb_id": "kb", "name": "kb", "documents": 3}))
     done = call(server, "kb", "delete", "kb", input="n\n")

@@ -168,6 +168,15 @@ def test_a_knowledge_base_that_is_missing_is_created_with_its_name_as_id() -> No
     assert server.requests[1].read() == b'{"name":"handbook","kb_id":"handbook"}'
 
 
+def test_a_knowledge_base_that_is_missing_is_created_with_the_embedder_asked_for() -> None:
+    server = Script(
+        problem(404, "not_found", "There is none."),
+        httpx.Response(201, json={"kb_id": "handbook", "name": "handbook"}),
+    )
+    assert ensure_knowledge_base(client(server), "handbook", "fast") is True
+    assert server.requests[1].read() == b'{"name":"handbook","kb_id":"handbook","embedder":"fast"}'
+
+
 def test_a_knowledge_base_that_is_there_is_left_alone() -> None:
     server = Script(httpx.Response(200, json={"kb_id": "handbook", "name": "Handbook"}))
     assert ensure_knowledge_base(client(server), "handbook") is False
