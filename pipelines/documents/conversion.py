@@ -1,6 +1,7 @@
 """Documents converted to Markdown with headings and tables."""
 
 import re
+import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from pipelines.documents.html_repair import repaired
 _MEGABYTE = 1_000_000
 _MOST_GARBAGE = 0.1
 _PDF_TAIL = 64 * 1024
+_COPIES = 5
+_SHARE_OF_COPIES = 0.25
 _NAMES = {
     MediaType.PDF: "PDF document",
     MediaType.DOCX: "Word document",
@@ -41,14 +44,19 @@ _children = ConversionChildren()
 
 @dataclass(frozen=True)
 class Limits:
-    """What one conversion may cost: bytes of memory and seconds of its child, and sizes in bytes."""
+    """What one conversion may cost: bytes of memory and seconds of its child, and sizes in bytes.
 
-    memory_bytes: int = 2 << 30
+    ``seconds`` go by on the wall, where others may be at work too; ``processor_seconds`` are the child's own.
+    The memory is for files of up to 12 MB; larger ones, which pictures fill, get more (`_memory_for`).
+    """
+
+    memory_bytes: int = 256 << 20
     seconds: float = 60.0
+    processor_seconds: float = 25.0
     unpacked_bytes: int = 300 * _MEGABYTE
     archive_entries: int = 10_000
-    text_bytes: int = 50 * _MEGABYTE
-    markdown_bytes: int = 50 * _MEGABYTE
+    text_bytes: int = 16 * _MEGABYTE
+    markdown_bytes: int = 16 * _MEGABYTE
 
 
 def convert(path: Path, media_type: MediaType, *, limits: Limits = Limits()) -> str:
@@ -104,7 +112,8 @@ def _text(path: Path, limits: Limits, *, html: bool = False) -> str:
 
 def _converted_html(text: str, limits: Limits) -> str:
     with tempfile.NamedTemporaryFile(suffix=".html") as page:
-        page.write(repaired(text).encode())
+        for piece in repaired(text):
+            page.write(piece.encode())
         page.flush()
         return _converted_by_child(Path(page.name), MediaType.HTML, limits)
 
@@ -123,9 +132,15 @@ def _converted_by_child(path: Path, media_type: MediaType, limits: Limits) -> st
 
 
 def _asked(path: Path, media_type: MediaType, limits: Limits, *, fresh: bool) -> str:
-    with _children.lend(limits.memory_bytes, fresh=fresh) as child:
+    with _children.lend(_memory_for(path, media_type, limits), fresh=fresh) as child:
         try:
-            reply = child.ask(path, media_type, seconds=limits.seconds, max_bytes=limits.markdown_bytes)
+            reply = child.ask(
+                path,
+                media_type,
+                seconds=limits.seconds,
+                processor_seconds=limits.processor_seconds,
+                max_bytes=limits.markdown_bytes,
+            )
         except OutOfTime as error:
             reason = f"its conversion took longer than {limits.seconds:g} seconds"
             raise _unreadable(media_type, reason) from error
@@ -136,9 +151,24 @@ def _asked(path: Path, media_type: MediaType, limits: Limits, *, fresh: bool) ->
         raise _verdict(reply, media_type, limits)
 
 
+def _memory_for(path: Path, media_type: MediaType, limits: Limits) -> int:
+    """The limit, doubled until the converter's copies of a large file, which are up to five, fit in.
+
+    Few steps, so that a child that waits mostly is of the right one.
+    """
+    memory = limits.memory_bytes
+    if media_type is not MediaType.HTML:
+        needed = _COPIES * path.stat().st_size
+        while memory * _SHARE_OF_COPIES < needed:
+            memory *= 2
+    return memory
+
+
 def _cause(death: ChildDied, limits: Limits) -> str:
     if death.out_of_memory:
-        return f"its conversion needs more than {limits.memory_bytes >> 20} MB of memory"
+        return "its conversion needs too much memory"
+    if death.exit_code == -signal.SIGPROF:
+        return f"its conversion took more than {limits.processor_seconds:g} seconds of processor time"
     return f"it crashed the converter (exit code {death.exit_code})"
 
 
@@ -176,7 +206,8 @@ def _no_text(media_type: MediaType) -> str:
 
 
 def _refuse_garbage(markdown: str) -> None:
-    garbage = strange_share(markdown) + len(_PRIVATE.findall(markdown)) / len(markdown)
+    private = sum(1 for _ in _PRIVATE.finditer(markdown))
+    garbage = strange_share(markdown) + private / len(markdown)
     if garbage > _MOST_GARBAGE:
         raise UnreadableDocument(
             "The text of the document cannot be told: its fonts or its encoding do not say which characters "

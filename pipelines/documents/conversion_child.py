@@ -4,10 +4,10 @@ It imports nothing of Callboard, because starting it must be cheap, and is start
 
     conversion_child.py PARENT_PID MEMORY_BYTES IDLE_SECONDS PACKAGES_FOLDER
 
-A request is a line of JSON on standard input: ``{path, media_type, seconds, max_bytes}``. The reply is a line
-of JSON on standard output, ``{outcome, size}``, and ``size`` bytes of UTF-8 after it: the Markdown where the
-outcome is ``converted``, the converter's own words where it is ``refused``, nothing for ``too_large``,
-``out_of_memory`` and ``missing``. A first line, ``ready``, comes unasked.
+A request is a line of JSON on standard input: ``{path, media_type, seconds, processor_seconds, max_bytes}``.
+The reply is a line of JSON on standard output, ``{outcome, size}``, and ``size`` bytes of UTF-8 after it: the
+Markdown where the outcome is ``converted``, the converter's own words where it is ``refused``, nothing for
+``too_large``, ``out_of_memory`` and ``missing``. A first line, ``ready``, comes unasked.
 """
 
 import asyncio
@@ -49,9 +49,10 @@ def main(arguments: list[str]) -> None:
 def _limit_resources(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILES_AT_MOST, _FILES_AT_MOST))
-    # macOS refuses this limit; there the wall clock has to do.
+    # What can be written to, unlike RLIMIT_AS, which also counts the program's own 200 MB of libraries and
+    # what is reserved only. macOS refuses both; there the clocks have to do.
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
 def _end_with_parent(parent: int) -> None:
@@ -77,6 +78,7 @@ def _converter() -> Convert:
     html = xberg.ConversionOptions(
         extract_metadata=False,  # it would become a heading "title: …"
         skip_images=True,
+        max_depth=200,  # beyond it text is lost; the parent sees to it that nothing is
         # ASP.NET puts whole pages into a form, so forms stay and their controls go.
         preprocessing=xberg.PreprocessingOptions(preset="standard", remove_forms=False),
         exclude_selectors=["script", "style", "noscript", "template", "button", "select", "footer"],
@@ -111,7 +113,9 @@ def _converter() -> Convert:
 def _answer(request: dict[str, Any], convert: Convert, replies: IO[bytes]) -> None:
     # The parent kills at the deadline; should the parent be gone, the kernel does, whatever runs here.
     signal.setitimer(signal.ITIMER_REAL, request["seconds"] + _GRACE_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, request["processor_seconds"])
     outcome, body = _outcome(request, convert)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     _reply(replies, outcome, body)
 

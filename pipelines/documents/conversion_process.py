@@ -97,11 +97,14 @@ class ConversionChild:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def ask(self, path: Path, media_type: str, *, seconds: float, max_bytes: int) -> Reply:
+    def ask(
+        self, path: Path, media_type: str, *, seconds: float, processor_seconds: float, max_bytes: int
+    ) -> Reply:
         """Have one document converted.
 
-        Raises OutOfTime after ``seconds``, ChildDied, and RetryAfter if the child did not even start, which
-        is no fault of the document. The child is of no use after any of them.
+        Raises OutOfTime after ``seconds``, ChildDied (by SIGPROF after ``processor_seconds``), and RetryAfter
+        if the child did not even start, which is no fault of the document. The child is of no use after any
+        of them.
         """
         deadline = time.monotonic() + seconds
         self._await_start(deadline)
@@ -109,6 +112,7 @@ class ConversionChild:
             "path": str(path.resolve()),
             "media_type": media_type,
             "seconds": seconds,
+            "processor_seconds": processor_seconds,
             "max_bytes": max_bytes,
         }
         self.served += 1

@@ -9,6 +9,7 @@ from pipelines.documents.errors import DocumentTooLarge, UnreadableDocument
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 30
+_LONGEST_LINE = 1_000_000
 
 
 def markdown_table(text: str, *, max_characters: int) -> str:
@@ -39,10 +40,23 @@ def _table(text: str, delimiter: str, max_characters: int) -> Iterator[str]:
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
-    for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+    for row in csv.reader(_lines(text), delimiter=delimiter):
         cells = [" ".join(cell.split()) for cell in row]
         if any(cells):
             yield cells
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines: a row of very many cells takes a multiple of its text's memory."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        if end - start > _LONGEST_LINE:
+            raise DocumentTooLarge(
+                f"The CSV has a line of more than {_LONGEST_LINE:,} characters. Check its line ends."
+            )
+        yield text[start:end]
+        start = end
 
 
 def _delimiter(text: str) -> str:

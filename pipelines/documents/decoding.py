@@ -6,10 +6,12 @@ and does not end up as text nobody can read.
 """
 
 import re
+from collections.abc import Iterator
 
 from pipelines.documents.errors import UnreadableDocument
 
 _SAMPLE = 64 * 1024
+_PIECE = 1 << 20
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
     (b"\xef\xbb\xbf", "utf-8"),
@@ -35,10 +37,12 @@ _SUPERSETS = {
 _DECLARED = re.compile(
     rb"<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_\-]{2,40})", re.I
 )
-_NEWLINES = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+_NEWLINES = re.compile("[\r\v\f\x85\u2028\u2029]")
 # Everything Postgres or a terminal trips over; tab and newline stay. U+FEFF is a mark, never text.
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _BLANK_LINES = re.compile(r"\n{4,}")
+_LINE_END = re.compile("\n")
+_LINE_ENDS = re.compile("\n+")
 
 # Form feeds, escapes and the like do occur in old texts.
 _STRANGE = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffd]")
@@ -66,24 +70,42 @@ def looks_like_text(sample: bytes) -> bool:
 
 def clean_text(text: str) -> str:
     """Return ``text`` with ``\\n`` for every newline, without control characters and byte order marks."""
-    return _UNWANTED.sub("", _NEWLINES.sub("\n", text))
+    # In pieces: what a pattern finds in a large text takes many times the text's memory.
+    pieces = _pieces(text.replace("\r\n", "\n"))
+    return "".join(_UNWANTED.sub("", _NEWLINES.sub("\n", piece)) for piece in pieces)
 
 
 def tidy_markdown(text: str) -> str:
     """Return clean ``text`` without trailing spaces and with at most two blank lines in a row."""
-    lines = "\n".join(line.rstrip() for line in clean_text(text).split("\n"))
-    tidied = _BLANK_LINES.sub("\n\n\n", lines).strip("\n")
+    lines = "".join(map(_without_trailing_spaces, _pieces(clean_text(text), _LINE_END)))
+    tidied = "".join(_BLANK_LINES.sub("\n\n\n", piece) for piece in _pieces(lines, _LINE_ENDS)).strip("\n")
     return tidied + "\n" if tidied else ""
 
 
 def strange_share(text: str) -> float:
     """Return which part of ``text`` (0–1) is control characters, replacement characters or surrogates."""
-    return len(_STRANGE.findall(text)) / len(text) if text else 0.0
+    return sum(1 for _ in _STRANGE.finditer(text)) / len(text) if text else 0.0
 
 
 def is_blank(text: str) -> bool:
     """Tell whether ``text`` holds no letter and no digit of any script."""
     return not any(map(str.isalnum, text))
+
+
+def _pieces(text: str, after: re.Pattern[str] | None = None) -> Iterator[str]:
+    """Yield ``text`` in pieces of a megabyte or a little more, each cut ``after`` such a place."""
+    start = 0
+    while start < len(text):
+        end = start + _PIECE
+        if after is not None:
+            place = after.search(text, end)
+            end = place.end() if place else len(text)
+        yield text[start:end]
+        start = end
+
+
+def _without_trailing_spaces(lines: str) -> str:
+    return "\n".join(line.rstrip() for line in lines.split("\n"))
 
 
 def _decoded(data: bytes, *, html: bool = False) -> str | None:

@@ -26,7 +26,7 @@ from tests.support import documents
 
 CITIES: documents.Rows = [["City", "People"], ["Zürich", 430000], ["北京", 21890000]]
 CITIES_TABLE = "| City | People |\n| --- | --- |\n| Zürich | 430000 |\n| 北京 | 21890000 |\n"
-MEMORY = 2 << 30
+MEMORY = 256 << 20
 DEFAULT = Limits()
 
 
@@ -112,6 +112,20 @@ def test_table_cells_without_end_tags_lose_nothing(tmp_path: Path) -> None:
     page = b"<table><tr><td>one<td>two</table><p>after"
     markdown = converted(tmp_path, page, MediaType.HTML)
     assert markdown == "| one | two |\n| --- | --- |\n\nafter\n"
+
+
+def test_very_many_paragraphs_without_end_tags_lose_nothing(tmp_path: Path) -> None:
+    page = "".join(f"<p>word{number} <ul><li>one<li>two</ul>" for number in range(200))
+    markdown = converted(tmp_path, page.encode(), MediaType.HTML)
+    assert [markdown.count(word) for word in ("word", "- one", "- two")] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("tag", ["div", "b", "table><tr><td", "ul><li"])
+def test_elements_without_end_lose_their_tags_and_not_their_text(tmp_path: Path, tag: str) -> None:
+    page = f"<p>before<{tag}>" + f"<{tag}>" * 5_000 + "in the depth"
+    markdown = converted(tmp_path, page.encode(), MediaType.HTML)
+    assert "before" in markdown
+    assert "in the depth" in markdown
 
 
 def test_a_page_in_gb2312_is_read_as_it_declares(tmp_path: Path) -> None:
@@ -218,6 +232,8 @@ def test_more_markdown_than_allowed_is_refused(tmp_path: Path) -> None:
         converted(tmp_path, rows, MediaType.DOCX, Limits(markdown_bytes=1000))
     with pytest.raises(DocumentTooLarge, match="table"):
         converted(tmp_path, b"a,b\n" * 1000, MediaType.CSV, Limits(markdown_bytes=1000))
+    with pytest.raises(DocumentTooLarge, match="line"):
+        converted(tmp_path, b"," * 1_000_001, MediaType.CSV)
     with pytest.raises(DocumentTooLarge, match="larger"):
         converted(tmp_path, b"text " * 1000, MediaType.TEXT, Limits(text_bytes=1000))
 
@@ -234,15 +250,20 @@ def test_a_conversion_out_of_time_is_killed_and_leaves_no_process(tmp_path: Path
     assert conversion_children() == []
 
 
+def test_a_conversion_out_of_processor_time_is_an_unreadable_document(slow: Path) -> None:
+    with pytest.raises(UnreadableDocument, match=r"more than 0\.5 seconds of processor time"):
+        convert(slow, MediaType.PDF, limits=Limits(processor_seconds=0.5))
+
+
 def test_a_conversion_out_of_memory_is_an_unreadable_document(tmp_path: Path) -> None:
     large = documents.docx(["word " * 1000] * 9000)
-    with pytest.raises(UnreadableDocument, match="300 MB of memory"):
-        converted(tmp_path, large, MediaType.DOCX, Limits(memory_bytes=300 << 20))
+    with pytest.raises(UnreadableDocument, match="too much memory"):
+        converted(tmp_path, large, MediaType.DOCX, Limits(memory_bytes=150 << 20))
 
 
 def test_a_converter_that_cannot_start_is_not_the_documents_fault(tmp_path: Path) -> None:
     with pytest.raises(RetryAfter, match="could not be started"):
-        converted(tmp_path, documents.docx(["text"]), MediaType.DOCX, Limits(memory_bytes=64 << 20))
+        converted(tmp_path, documents.docx(["text"]), MediaType.DOCX, Limits(memory_bytes=16 << 20))
 
 
 def test_the_child_is_kept_for_the_next_document(tmp_path: Path) -> None:
@@ -261,10 +282,10 @@ def test_a_waiting_child_that_was_killed_is_replaced_unnoticed(tmp_path: Path) -
 
 def test_a_crash_is_told_with_its_signal(tmp_path: Path) -> None:
     with ConversionChild(MEMORY) as child:
-        child.ask(_stored(tmp_path), MediaType.DOCX, seconds=20, max_bytes=1000)
+        child.ask(_stored(tmp_path), MediaType.DOCX, seconds=20, processor_seconds=20, max_bytes=1000)
         os.kill(child.pid, signal.SIGSEGV)
         with pytest.raises(ChildDied) as raised:
-            child.ask(_stored(tmp_path), MediaType.DOCX, seconds=20, max_bytes=1000)
+            child.ask(_stored(tmp_path), MediaType.DOCX, seconds=20, processor_seconds=20, max_bytes=1000)
     assert raised.value.exit_code == -signal.SIGSEGV
 
 
@@ -273,7 +294,7 @@ def test_a_child_is_used_up_after_its_share_of_documents(tmp_path: Path) -> None
     for _ in range(4):
         with children.lend(MEMORY) as child:
             seen.add(child.pid)
-            child.ask(path, MediaType.DOCX, seconds=20, max_bytes=1000)
+            child.ask(path, MediaType.DOCX, seconds=20, processor_seconds=20, max_bytes=1000)
     children.end_idle()
     assert len(seen) == 2
 
@@ -281,7 +302,7 @@ def test_a_child_is_used_up_after_its_share_of_documents(tmp_path: Path) -> None
 def test_the_child_sees_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLBOARD_JWT_SECRET", "hush")
     with ConversionChild(MEMORY) as child:
-        child.ask(_stored(tmp_path), MediaType.DOCX, seconds=20, max_bytes=1000)
+        child.ask(_stored(tmp_path), MediaType.DOCX, seconds=20, processor_seconds=20, max_bytes=1000)
         assert "CALLBOARD_JWT_SECRET" not in psutil.Process(child.pid).environ()
 
 
