@@ -21,6 +21,8 @@ from api.schemas import (
     Paged,
     PipelineShape,
     QueueRequest,
+    Reembedding,
+    ReembedRequest,
     SearchRequest,
     ServerStatus,
     SnapshotQuery,
@@ -200,6 +202,14 @@ OPERATIONS = (
     Operation("GET /knowledge-bases/{kb_id}", "get_knowledge_base", {200: KnowledgeBase}),
     Operation("DELETE /knowledge-bases/{kb_id}", "delete_knowledge_base", {204: None}),
     Operation("GET /knowledge-bases/{kb_id}/search", "search", {200: Hits}, query=SearchRequest),
+    Operation(
+        "POST /knowledge-bases/{kb_id}/reembed",
+        "reembed_knowledge_base",
+        {202: Reembedding},
+        body=ReembedRequest,
+        refuses=(409, 429),
+        has_location=True,
+    ),
     Operation(
         "GET /knowledge-bases/{kb_id}/documents",
         "list_documents",

@@ -66,6 +66,7 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/knowledge-bases", knowledge_bases),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}", knowledge_bases, "one"),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/search", knowledge_bases, "search"),
+        Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/reembed", knowledge_bases, "reembed"),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/documents", documents),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/documents/{{document_id}}", documents, "one"),
         Route(f"{PREFIX}/pipelines", pipelines),

@@ -156,6 +156,18 @@ class KnowledgeBaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     user_id: Id | None = None
 
 
+class ReembedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of ``POST …/reembed``: what is to embed the knowledge base from now on."""
+
+    embedder: EmbedderName
+
+
+class Reembedding(msgspec.Struct, frozen=True):
+    """The task that embeds a knowledge base anew."""
+
+    task_id: UUID
+
+
 _Number = Annotated[float, Meta(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 _Whole = Annotated[int, Meta(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 _Value = str | bool | _Whole | _Number

@@ -2,14 +2,18 @@
 
 from contextlib import ExitStack
 from importlib.metadata import version
+from uuid import UUID
 
 from actors.board import Board
 from actors.rabbitmq import topology
 from actors.rabbitmq.publisher import Publisher
 from actors.submission import Defaults, Submission
 from pipelines.catalogue import Catalogue, collect
+from pipelines.documents.embedding import Models
 from pipelines.documents.equipment import endpoint_of, equip
 from pipelines.documents.library import Library
+from pipelines.documents.reembedder import Orders, Reembedder
+from pipelines.documents.reembedding import reembedding
 from pipelines.documents.stages import Workshop, document_processing
 from pipelines.documents.store.facade import MIGRATIONS as DOCUMENT_MIGRATIONS
 from pipelines.recovery import Recoverer
@@ -26,6 +30,7 @@ from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.queues import QueueQueries
 from tasks.settings import Settings
+from tasks.states import FINAL
 
 
 class Kit:
@@ -38,7 +43,7 @@ class Kit:
         self.database: Database = connect(database_url, pool=settings.db_pool)
         resources.callback(self.database.close_all)
         migrate_all(self.database)
-        self.catalogue: Catalogue = collect(settings.actors, own=[document_processing])
+        self.catalogue: Catalogue = collect(settings.actors, own=[document_processing, reembedding])
         record_catalogue.declare(self.database, self.catalogue.types())
         self.defaults = Defaults(settings.max_retries, settings.task_timeout)
         self.ledger = Ledger(database_url).start()
@@ -47,12 +52,16 @@ class Kit:
         self.queues = QueueQueries(self.database)
         self.details = Details(self.database)
         self.workshop: Workshop = equip(settings, self.database)
+        models = Models(self.workshop.embedder, endpoint_of(settings))
         self.submission = Submission(
             self.catalogue,
             self.ledger,
             self.queries,
             self.defaults,
-            checks={document_processing.name: self.workshop.sources.check},
+            checks={
+                document_processing.name: self.workshop.sources.check,
+                reembedding.name: Orders(self.workshop.store, models).check,
+            },
         )
         self.recoverer = Recoverer(self.catalogue, self.queries, self.defaults)
         self.library = Library(
@@ -61,8 +70,13 @@ class Kit:
             self.submission,
             self.workshop.embedder,
             settings.embedder,
-            endpoint_of(settings),
+            models,
         )
+        self.reembedder = Reembedder(self.workshop.store, models, self.submission, self._is_unfinished)
+
+    def _is_unfinished(self, task_id: UUID) -> bool:
+        task = self.queries.task(task_id)
+        return task is not None and task.status not in FINAL
 
     def open_publisher(self) -> Publisher | None:
         """Connect the ledger to RabbitMQ, if there is one: what is ready is published after its commit."""

@@ -24,17 +24,18 @@ T = TypeVar("T")
 
 
 class Documents:
-    """The document pipeline, imported by whoever asks first."""
+    """The pipelines of documents, imported by whoever asks first."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     @cached_property
     def stages(self) -> Registry:
-        """Its stages."""
+        """Their stages."""
+        from pipelines.documents.reembedding import reembedding
         from pipelines.documents.stages import document_processing
 
-        return Registry(document_processing.actors())
+        return Registry([*document_processing.actors(), *reembedding.actors()])
 
     @cached_property
     def resources(self) -> Resources:

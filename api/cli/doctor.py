@@ -11,6 +11,7 @@ from actors.rabbitmq import topology
 from pipelines.catalogue import collect
 from pipelines.documents import embedders
 from pipelines.documents.equipment import endpoint_of
+from pipelines.documents.reembedding import reembedding
 from pipelines.documents.stages import document_processing
 from tasks.database import connect, session
 from tasks.errors import CallboardError
@@ -69,7 +70,7 @@ def _rabbitmq(settings: Settings) -> Finding:
 
 def _actors(settings: Settings) -> Finding:
     try:
-        catalogue = collect(settings.actors, own=[document_processing])
+        catalogue = collect(settings.actors, own=[document_processing, reembedding])
     except CallboardError as error:
         return Finding("Actors", False, error.message)
     return Finding("Actors", True, ", ".join([*catalogue.actors.names, *sorted(catalogue.pipelines)]))

@@ -7,7 +7,8 @@ from api.caller import caller_of
 from api.desk import Desk
 from api.media import read_object, render
 from api.parameters import part, read_query, read_search
-from api.schemas import KnowledgeBaseRequest, Paged
+from api.resources.tasks import address
+from api.schemas import KnowledgeBaseRequest, Paged, Reembedding, ReembedRequest
 from tasks.errors import InvalidField
 
 
@@ -55,6 +56,20 @@ class KnowledgeBases:
         owner = caller_of(req).owner
         await self._desk.work(self._library.delete_knowledge_base, kb_id, owner=owner)
         resp.status = 204
+
+    async def on_post_reembed(self, req: Request, resp: Response, kb_id: str) -> None:
+        """Embed a knowledge base anew, by another model."""
+        body = fields.read(ReembedRequest, await read_object(req, self._desk))
+        caller = caller_of(req)
+        task_id = await self._desk.embed(
+            self._desk.kit.reembedder.reembed,
+            kb_id,
+            owner=caller.owner,
+            embedder=body.embedder,
+            created_by=caller.created_by,
+        )
+        resp.location = address(task_id)
+        render(resp, Reembedding(task_id), 202)
 
     async def on_get_search(self, req: Request, resp: Response, kb_id: str) -> None:
         """The chunks that fit a question best."""

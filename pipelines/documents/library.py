@@ -9,9 +9,8 @@ from uuid import UUID
 import msgspec
 
 from actors.submission import Order, Submission
-from pipelines.documents.embedders import stored_name
-from pipelines.documents.embedders.port import Embedder, Endpoint
-from pipelines.documents.embedding import check_dimension
+from pipelines.documents.embedders.port import Embedder
+from pipelines.documents.embedding import Models, check_dimension
 from pipelines.documents.errors import EmbeddingRefused
 from pipelines.documents.sources import Sources
 from pipelines.documents.store.facade import DocumentStore
@@ -48,14 +47,14 @@ class Library:
         submission: Submission,
         embedder: Callable[[str], Embedder],
         default_embedder: str,
-        endpoint: Endpoint | None = None,
+        models: Models,
     ) -> None:
         self._store = store
         self._sources = sources
         self._submission = submission
         self._embedder = embedder
         self._default_embedder = default_embedder
-        self._endpoint = endpoint
+        self._models = models
 
     def create_knowledge_base(
         self, *, owner: str, kb_id: str | None, name: str, embedder: str | None = None
@@ -67,8 +66,9 @@ class Library:
           InvalidField: the id, the name or the embedder cannot be used.
           Unavailable: the embedding endpoint, which is asked for its dimension, does not answer.
         """
-        model, dim = self._model(embedder or self._default_embedder)
-        return _knowledge_base(self._store.knowledge_bases.create(owner, kb_id, name, model, dim))
+        model = self._models.named(embedder or self._default_embedder)
+        kb = self._store.knowledge_bases.create(owner, kb_id, name, model, self._models.dim(model))
+        return _knowledge_base(kb)
 
     def knowledge_bases(
         self, *, owner: str | None, limit: int, offset: int
@@ -150,27 +150,23 @@ class Library:
             raise InvalidField.of("mode", f"must be one of {', '.join(get_args(Mode))}")
         if not q.strip():
             raise InvalidField.of("q", "is required: what to search for")
-        vector = None if wanted == "text" else self._question(kb, q)
-        hits = self._store.search(
-            kb,
-            q,
-            vector,
-            limit=limit,
-            mode=wanted,
-            explain=explain,
-            weight=weight,
-            filter=filter,
-            highlight=highlight,
-        )
-        return [_hit(one) for one in hits]
-
-    def _model(self, embedder: str) -> tuple[str, int]:
-        """The model behind a name, and the dimension of its vectors. Raises `InvalidField`, `Unavailable`."""
-        try:
-            model = stored_name(embedder, self._endpoint)
-            return model, self._embedder(model).dim
-        except (SettingsError, EmbeddingRefused) as error:
-            raise InvalidField.of("embedder", error.message) from error
+        while True:
+            vector = None if wanted == "text" else self._question(kb, q)
+            hits = self._store.search(
+                kb,
+                q,
+                vector,
+                limit=limit,
+                mode=wanted,
+                explain=explain,
+                weight=weight,
+                filter=filter,
+                highlight=highlight,
+            )
+            if self._store.knowledge_bases.is_current(kb):
+                return [_hit(one) for one in hits]
+            # It has another embedder by now, and the vectors that were looked for may be gone.
+            kb = self._kb(kb_id, owner)
 
     def _question(self, kb: KeptKnowledgeBase, q: str) -> "NDArray[np.float32]":
         """The vector of a question. Raises `Unavailable`, and `InvalidField` if it is refused."""

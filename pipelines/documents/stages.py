@@ -19,6 +19,7 @@ from pipelines.documents.embedders.port import Embedder
 from pipelines.documents.embedding import embed_missing
 from pipelines.documents.errors import DocumentMissing, DocumentTooLarge, EmptyDocument
 from pipelines.documents.sources import Kept, Sources
+from pipelines.documents.store.errors import VectorsMissing
 from pipelines.documents.store.facade import DocumentStore
 from pipelines.documents.store.records import Content, NewChunk
 from pipelines.documents.store.records import KnowledgeBase as KeptKnowledgeBase
@@ -37,6 +38,7 @@ from tasks.errors import InvalidField
 
 BATCH = 64
 MOST_CHUNKS = 100_000
+MOST_EMBEDDERS = 3  # that a knowledge base may have while a version of a document is stored
 
 
 class Workshop(msgspec.Struct):
@@ -138,17 +140,9 @@ def store(parts: list[Embedded]) -> Stored:
     kept = _read_chunks(shop, parts[0].chunks)
     source = kept.source
     chunks = _new_chunks(kept, parts)
-    content = Content(source.media_type, source.size_bytes, source.sha256, _cut(source), source.metadata)
-    with shop.store.alone(kb, source.sha256):
-        duplicate = _duplicate(shop, kb, source.name, source.sha256, source)
-        if duplicate is None:
-            shop.store.versions.store(
-                source.document_id, source.version, chunks, model=kb.embedder, content=content
-            )
+    duplicate, model = _store_version(shop, kb, source, chunks)
     # Not the sums of the batches: one whose worker was killed found its own vectors when it ran again.
-    embedded = shop.store.vectors.made_by(
-        current_task().run_id, kb.embedder, {chunk.text_hash for chunk in chunks}
-    )
+    embedded = shop.store.vectors.made_by(current_task().run_id, model, {chunk.text_hash for chunk in chunks})
     return Stored(
         source=source,
         chunks=len(chunks),
@@ -193,6 +187,30 @@ def _shop_and_kb() -> tuple[Workshop, KeptKnowledgeBase]:
     task = current_task()
     shop = task.use(Workshop)
     return shop, shop.store.knowledge_bases.get(task.kb_id or "", task.user_id)
+
+
+def _store_version(
+    shop: Workshop, kb: KeptKnowledgeBase, source: Validated, chunks: list[NewChunk]
+) -> tuple[Report | None, str]:
+    """Store the chunks, unless they are a duplicate (its report), with the vectors of a model (its name)."""
+    content = Content(source.media_type, source.size_bytes, source.sha256, _cut(source), source.metadata)
+    for _ in range(MOST_EMBEDDERS):
+        try:
+            with shop.store.alone(kb, source.sha256):
+                duplicate = _duplicate(shop, kb, source.name, source.sha256, source)
+                if duplicate is None:
+                    shop.store.versions.store(
+                        source.document_id, source.version, chunks, model=kb.embedder, content=content
+                    )
+            return duplicate, kb.embedder
+        except VectorsMissing:
+            # Since then the knowledge base has got another embedder, or another one has given it up.
+            _, kb = _shop_and_kb()
+            embedder = shop.embedder(kb.embedder)
+            texts = {one.text_hash: one.text for one in chunks}
+            embed_missing(shop.store.vectors, embedder, texts, dim=kb.dim, run=current_task().run_id)
+            chunks = [one._replace(tokens=embedder.count_tokens(one.text)) for one in chunks]
+    raise VectorsMissing("The knowledge base has another embedder again and again: try again later.")
 
 
 def _bring_in(shop: Workshop, source: Source) -> Kept:

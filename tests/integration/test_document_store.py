@@ -568,6 +568,7 @@ def test_the_schema_is_applied_once(database: Any) -> None:
     assert migrate(database, MIGRATIONS) == [
         "0001_documents.sql",
         "0002_metadata.sql",
+        "0003_reembedding.sql",
         "0004_runs.sql",
     ]
     assert migrate(database, MIGRATIONS) == []

@@ -114,7 +114,7 @@ def test_searches_that_wait_for_their_endpoint_hold_up_nobody_else(
     async def play() -> None:
         async with ASGIConductor(client.app) as people:
             # Given as many searches as the process has threads, none of which gets an answer
-            server.is_open.clear()
+            server.hold("small")
             asked = len(server.asked)
             path, query = f"{BASES}/far/search", {"q": "red wine"}
             waiting = [asyncio.create_task(people.simulate_get(path, params=query)) for _ in range(POOL)]
@@ -126,7 +126,7 @@ def test_searches_that_wait_for_their_endpoint_hold_up_nobody_else(
             assert not any(one.done() for one in waiting)
 
             # And the searches have theirs when the endpoint goes on
-            server.is_open.set()
+            server.hold()
             assert [(await one).json for one in waiting] == [{"hits": []}] * POOL
 
     asyncio.run(play())

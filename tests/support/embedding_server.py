@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -36,21 +36,27 @@ class EmbeddingServer:
     def __init__(self, url: str) -> None:
         self.url = url
         self.asked: list[Asked] = []
-        #: While it is down, requests wait.
-        self.is_open = threading.Event()
-        self.is_open.set()
+        self._held: Collection[str] = ()
+        self._changed = threading.Condition()
         self._next: deque[Answer] = deque()
 
     def say(self, *answers: Answer) -> None:
         """Answer the next requests so, one each."""
         self._next.extend(answers)
 
+    def hold(self, *models: str) -> None:
+        """Let requests for these models wait, and no others."""
+        with self._changed:
+            self._held = models
+            self._changed.notify_all()
+
     def answer(self, asked: Asked) -> Answer:
         """The answer to a request."""
         self.asked.append(asked)
         if self._next:
             return self._next.popleft()
-        self.is_open.wait(20)
+        with self._changed:
+            self._changed.wait_for(lambda: asked.model not in self._held, 30)
         if asked.model not in MODELS:
             return Answer(404, {"error": {"message": f"there is no model {asked.model}"}})
         return Answer(200, embeddings([vector_of(text, MODELS[asked.model]) for text in asked.texts]))
@@ -86,7 +92,7 @@ def embedding_server() -> Iterator[EmbeddingServer]:
     try:
         yield server
     finally:
-        server.is_open.set()
+        server.hold()
         http.shutdown()
         http.server_close()
         thread.join()

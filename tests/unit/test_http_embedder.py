@@ -146,12 +146,12 @@ def test_a_server_that_does_not_answer_is_not_waited_for_longer_than_allowed(
     server: EmbeddingServer, embed: Embed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.documents.embedders.http._QUERY_SECONDS", 0.2)
-    server.is_open.clear()
+    server.hold("small")
     try:
         with pytest.raises(EmbeddingUnavailable):
             embed().query("where?")
     finally:
-        server.is_open.set()
+        server.hold()
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

@@ -9,6 +9,7 @@ from pipelines.documents.store.documents import Documents
 from pipelines.documents.store.indexes import ensure_vector_index
 from pipelines.documents.store.knowledge_bases import KnowledgeBases
 from pipelines.documents.store.records import KnowledgeBase
+from pipelines.documents.store.reembeddings import Reembeddings
 from pipelines.documents.store.search import Search
 from pipelines.documents.store.vectors import Vectors
 from pipelines.documents.store.versions import Versions
@@ -31,6 +32,7 @@ class DocumentStore:
         self.documents = Documents(database)
         self.versions = Versions(database)
         self.vectors = Vectors(database)
+        self.reembeddings = Reembeddings(database)
         self.search = Search(database)
 
     @contextmanager

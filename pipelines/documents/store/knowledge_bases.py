@@ -12,6 +12,11 @@ from pipelines.documents.store.records import KnowledgeBase, Page
 from tasks.database import session
 from tasks.errors import Conflict, NotFound
 
+# While a knowledge base changes its embedder no document is stored in it. The lock is a fair one: many that
+# store documents do not keep out for long who waits to be alone.
+LOCK_SHARED = "SELECT pg_advisory_xact_lock_shared(hashtextextended('knowledge base', %s))"
+LOCK_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('knowledge base', %s))"
+
 
 class KnowledgeBases:
     """Every verb takes the owner; ``None`` stands for all owners, '' for nobody in particular."""
@@ -27,7 +32,12 @@ class KnowledgeBases:
         """
         kb_id = f"kb_{secrets.token_hex(8)}" if kb_id is None else checked_kb_id(kb_id)
         insert = KnowledgeBaseRow.insert(
-            owner=owner, kb_id=kb_id, name=checked_name(name), embedder=embedder, dim=checked_dim(dim)
+            owner=owner,
+            kb_id=kb_id,
+            name=checked_name(name),
+            embedder=embedder,
+            dim=checked_dim(dim),
+            generation=0,
         )
         with session(self._database):
             try:
@@ -59,6 +69,12 @@ class KnowledgeBases:
         with session(self._database), self._database.atomic():
             total = KnowledgeBaseRow.select().where(_of(owner)).count(self._database)
             return Page([KnowledgeBase(**row) for row in newest.execute(self._database)], total)
+
+    def is_current(self, kb: KnowledgeBase) -> bool:
+        """Whether it is there and has the embedder that it had when ``kb`` was read."""
+        same = (KnowledgeBaseRow.key == kb.key) & (KnowledgeBaseRow.generation == kb.generation)
+        with session(self._database):
+            return bool(KnowledgeBaseRow.select().where(same).exists(self._database))
 
     def delete(self, kb_id: str, owner: str | None = None) -> None:
         """Remove it with all its documents and chunks. Raises as `get` does."""

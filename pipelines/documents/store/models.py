@@ -1,6 +1,6 @@
 """The tables of knowledge bases and documents as peewee models.
 
-Chunks, vectors and begun versions have none: they are reached by SQL only (`versions`, `vectors`, `search`).
+Chunks, vectors, begun versions and reembeddings have none: they are reached by SQL only.
 """
 
 from typing import Any
@@ -18,6 +18,7 @@ class KnowledgeBaseRow(Model):
     name = TextField()
     embedder = TextField()
     dim = SmallIntegerField()
+    generation = IntegerField()
     created_at = DateTimeTZField()
 
     class Meta:

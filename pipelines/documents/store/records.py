@@ -34,6 +34,7 @@ class KnowledgeBase:
     documents: int
     chunks: int
     created_at: datetime
+    generation: int = 0  # of its vectors, which are all of one model
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,30 @@ class NewChunk(NamedTuple):
     end: int
     text_hash: bytes
     tokens: int | None = None
+
+
+class Span(NamedTuple):
+    """Chunks of one version of a document: those with the ordinals ``[first, end)``."""
+
+    document_id: UUID
+    version: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reembedding:
+    """A knowledge base that the run ``run_id`` embeds anew, into the generation ``generation``.
+
+    ``former`` is the embedder that it had before.
+    """
+
+    run_id: UUID
+    embedder: str
+    dim: int
+    generation: int
+    former: str
+    is_done: bool
 
 
 @dataclass(frozen=True, slots=True)

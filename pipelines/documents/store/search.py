@@ -37,7 +37,7 @@ SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw
 _BY_TEXT = """
 SELECT c.document_id, c.ordinal, ts_rank(c.tsv, to_tsquery('english', %(words)s), 1) AS score
 FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version {filter}
-WHERE c.kb = %(kb)s AND c.tsv @@ to_tsquery('english', %(words)s)
+WHERE c.kb = %(kb)s AND c.generation = %(generation)s AND c.tsv @@ to_tsquery('english', %(words)s)
 ORDER BY score DESC, c.document_id, c.ordinal LIMIT %(candidates)s"""
 
 # HNSW looks at 20,000 rows at most. A knowledge base with a small share of all rows would come back
@@ -45,12 +45,12 @@ ORDER BY score DESC, c.document_id, c.ordinal LIMIT %(candidates)s"""
 _BY_VECTOR = """
 (SELECT c.document_id, c.ordinal, {distance} AS distance
  FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version {filter}
- WHERE c.kb = %(kb)s AND c.dim = {dim} AND (SELECT is_small FROM size)
+ WHERE c.kb = %(kb)s AND c.generation = %(generation)s AND c.dim = {dim} AND (SELECT is_small FROM size)
  ORDER BY {distance} + 0, c.document_id, c.ordinal LIMIT %(candidates)s)
 UNION ALL
 (SELECT c.document_id, c.ordinal, {distance} AS distance
  FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version {filter}
- WHERE c.kb = %(kb)s AND c.dim = {dim} AND NOT (SELECT is_small FROM size)
+ WHERE c.kb = %(kb)s AND c.generation = %(generation)s AND c.dim = {dim} AND NOT (SELECT is_small FROM size)
  ORDER BY {distance} LIMIT %(candidates)s)"""
 
 _DISTANCE = "(c.embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}))"
@@ -81,7 +81,8 @@ WITH few AS MATERIALIZED (
 SELECT c.text, f.score, d.id, d.name, c.heading_path, c.start_offset, c.end_offset, c.tokens,
        f.text_rank, f.text_score, f.vector_rank, f.vector_score
 FROM fused f JOIN documents d ON d.id = f.document_id
-JOIN chunks c ON c.document_id = d.id AND c.version = d.version AND c.ordinal = f.ordinal
+JOIN chunks c ON c.document_id = d.id AND c.version = d.version AND c.generation = %(generation)s
+    AND c.ordinal = f.ordinal
 ORDER BY f.score DESC, f.document_id, f.ordinal"""
 
 
@@ -118,6 +119,7 @@ class Search:
         _check(kb, vector, limit, mode, weight)
         values = {
             "kb": kb.key,
+            "generation": kb.generation,
             "words": query_lexemes(text),
             "vector": None if vector is None else _vector_literal(vector),
             "candidates": max(CANDIDATES, limit),

@@ -10,6 +10,7 @@ from playhouse.pool import PooledPostgresqlDatabase
 
 from pipelines.documents.store.checks import storable
 from pipelines.documents.store.errors import VectorsMissing
+from pipelines.documents.store.knowledge_bases import LOCK_SHARED
 from pipelines.documents.store.lexemes import document_lexemes
 from pipelines.documents.store.records import Content, NewChunk
 from tasks.database import session
@@ -35,16 +36,18 @@ _STATE = "SELECT version, last_version FROM documents WHERE id = %s FOR KEY SHAR
 
 _CLEAR = "DELETE FROM chunks WHERE document_id = %s AND version = %s"
 
+_KNOWLEDGE_BASE = "SELECT kb FROM documents WHERE id = %s"
+
 _INSERT = """
-INSERT INTO chunks (document_id, version, ordinal, kb, text, heading_path, start_offset, end_offset,
-                    text_hash, tokens, dim, embedding, tsv)
-SELECT d.id, %(version)s, new.ordinal, d.kb, new.text, new.heading_path, new.start_offset, new.end_offset,
-       new.text_hash, new.tokens, k.dim, v.embedding, to_tsvector('english', new.lexemes)
+INSERT INTO chunks (document_id, version, ordinal, kb, generation, text, heading_path, start_offset,
+                    end_offset, text_hash, tokens, dim, embedding, tsv)
+SELECT d.id, %(version)s, new.ordinal, d.kb, k.generation, new.text, new.heading_path, new.start_offset,
+       new.end_offset, new.text_hash, new.tokens, k.dim, v.embedding, to_tsvector('english', new.lexemes)
 FROM json_to_recordset(%(chunks)s::json) AS new (ordinal int, text text, heading_path text[],
          start_offset int, end_offset int, text_hash bytea, tokens int, lexemes text)
 JOIN vectors v ON v.model = %(model)s AND v.text_hash = new.text_hash
 JOIN documents d ON d.id = %(document_id)s
-JOIN knowledge_bases k ON k.key = d.kb AND k.dim = vector_dims(v.embedding)"""
+JOIN knowledge_bases k ON k.key = d.kb AND k.embedder = v.model AND k.dim = vector_dims(v.embedding)"""
 
 # A newer version may have become visible in the meantime: then this one never does.
 _FLIP = """
@@ -88,12 +91,14 @@ class Versions:
         """Write the chunks of ``version`` with the vectors of ``model`` and make it the searchable one.
 
         One transaction: searches see the old version or the new one whole. Whether the version became
-        searchable now; False when it or a newer one was already. Raises `VectorsMissing`,
-        `NotFound` when the document is gone, `Conflict` for a version that was never begun.
+        searchable now; False when it or a newer one was already. Raises `VectorsMissing`, also when the
+        knowledge base has another model by now, `NotFound` when the document is gone, `Conflict` for a
+        version that was never begun.
         """
         with session(self._database), self._database.atomic():
             # The same version may be stored twice at once (a task that was delivered again).
             self._database.execute_sql(_LOCK, (f"{document_id}/{version}",))
+            self._keep_embedder(document_id)
             if self._is_passed(document_id, version):
                 return False
             self._database.execute_sql(_CLEAR, (document_id, version))
@@ -114,6 +119,13 @@ class Versions:
         with session(self._database), self._database.atomic():
             self._database.execute_sql(_FORGET, (document_id,))
             return int(self._database.execute_sql(_REMOVE_OLD, (document_id,)).rowcount)
+
+    def _keep_embedder(self, document_id: UUID) -> None:
+        """Until the end of the transaction its knowledge base keeps the model that it has."""
+        row = self._database.execute_sql(_KNOWLEDGE_BASE, (document_id,)).fetchone()
+        if row is None:
+            raise _gone(document_id)
+        self._database.execute_sql(LOCK_SHARED, (row[0],))
 
     def _is_passed(self, document_id: UUID, version: int) -> bool:
         row = self._database.execute_sql(_STATE, (document_id,)).fetchone()
