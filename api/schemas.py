@@ -14,7 +14,7 @@ from msgspec import Meta
 from actors.requests import DAY, Id, Moment, Name
 from pipelines.documents.metadata import LARGEST_NUMBER, LONGEST_KEY, MOST_KEYS
 from pipelines.documents.values import ChunkUnit, EmbedderName
-from tasks.records import FURTHEST, MOST_A_PAGE, Attempt, Event, LogLine, Snapshot, Status
+from tasks.records import FURTHEST, MOST_A_PAGE, Attempt, Event, LogLine, Snapshot, StageEdge, Status
 from tasks.states import GROUPS, STATES
 
 # What is only white space names nothing.
@@ -314,11 +314,13 @@ class PipelineStage(msgspec.Struct, frozen=True):
 
 
 class PipelineShape(msgspec.Struct, frozen=True):
-    """What a pipeline is made of."""
+    """What a pipeline is made of; of several versions it is the one that new runs go by."""
 
     name: str
+    version: int
     queue_name: str
     stages: Sequence[PipelineStage]
+    edges: Sequence[StageEdge]
 
 
 class FieldError(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from pipelines.documents.reembedder import Orders, Reembedder
 from pipelines.documents.reembedding import reembedding
 from pipelines.documents.stages import Workshop, document_processing
 from pipelines.documents.store.facade import MIGRATIONS as DOCUMENT_MIGRATIONS
+from pipelines.graph import RunGraphs
 from pipelines.recovery import Recoverer
 from pipelines.settling import Settler
 from tasks import catalogue as record_catalogue
@@ -63,6 +64,7 @@ class Kit:
                 reembedding.name: Orders(self.workshop.store, models).check,
             },
         )
+        self.graphs = RunGraphs(self.catalogue, self.queries, self.details)
         self.recoverer = Recoverer(self.catalogue, self.queries, self.defaults)
         self.library = Library(
             self.workshop.store,

@@ -6,7 +6,8 @@ bits.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import msgspec
@@ -189,6 +190,79 @@ def _grouped(key: str | Callable[[Any], Any], listed: list[Any], name: str) -> l
         except Exception as error:
             raise TypeError(f"{name}.map() cannot tell the key of an item: {error!r}") from error
     return list(groups.values())
+
+
+class Link(msgspec.Struct, frozen=True):
+    """From a stage to one that comes after it. ``kind``: next, map, then, otherwise or failure."""
+
+    source: str
+    target: str
+    kind: str
+
+
+def links(part: Part) -> Iterator[Link]:
+    """How the stages of a part follow each other."""
+    for one in children(part):
+        yield from links(one)
+    match part:
+        case Series():
+            for before, after in pairwise(part.parts):
+                yield from _between(before, after, "map" if isinstance(after, Each) else "next")
+        case Choice():
+            yield from _between(part.test, part.then, "then")
+            if part.otherwise is not None:
+                yield from _between(part.test, part.otherwise, "otherwise")
+        case Guarded():
+            for leaf in leaves(part.part):
+                yield Link(leaf.name, part.handler.name, "failure")
+        case Leaf() | Parallel() | Each():
+            pass
+
+
+def _between(before: Part, after: Part, kind: str) -> Iterator[Link]:
+    for source in _last(before):
+        for target in _first(after):
+            yield Link(source, target, kind)
+
+
+def _first(part: Part) -> list[str]:
+    """The stages with which a part begins."""
+    match part:
+        case Leaf():
+            return [part.name]
+        case Parallel():
+            return [name for one in part.parts for name in _first(one)]
+        case Series() | Choice() | Each() | Guarded():
+            return _first(children(part)[0])
+
+
+def _last(part: Part) -> list[str]:
+    """The stages with which a part ends."""
+    match part:
+        case Leaf():
+            return [part.name]
+        case Series():
+            return _last(part.parts[-1])
+        case Parallel() | Guarded():
+            return [name for one in children(part) for name in _last(one)]
+        case Choice():
+            return _last(part.then) + _last(part.test if part.otherwise is None else part.otherwise)
+        case Each():
+            return _last(part.part)
+
+
+def passed_by(part: Part, begun: Collection[str], *, is_over: bool) -> set[str]:
+    """The stages that have not begun and never will: a choice went the other way, or nothing failed."""
+    if isinstance(part, Leaf):
+        return {part.name} if is_over and part.name not in begun else set()
+    parts = children(part)
+    going = [any(leaf.name in begun for leaf in leaves(one)) for one in parts]
+    found: set[str] = set()
+    for place, one in enumerate(parts):
+        left = isinstance(part, Series) and any(going[place + 1 :])
+        other = isinstance(part, Choice) and place > 0 and any(going[1:]) and not going[place]
+        found |= passed_by(one, begun, is_over=is_over or left or other)
+    return found
 
 
 def fingerprint(part: Part) -> str:

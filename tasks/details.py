@@ -7,7 +7,17 @@ from uuid import UUID
 from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks.database import session
-from tasks.records import Attempt, Edge, Graph, LogLine, Node, Snapshot, SnapshotState, milliseconds
+from tasks.records import (
+    Attempt,
+    Edge,
+    Graph,
+    LogLine,
+    Node,
+    Snapshot,
+    SnapshotState,
+    StageSummary,
+    milliseconds,
+)
 from tasks.waiting import Served, Waiting
 
 #: A graph has no more nodes than these.
@@ -62,6 +72,14 @@ class Details:
             served = Served.read() if any(one.is_due for one in waits) else None
         nodes = [_node(row, wait.reason(served)) for row, wait in zip(shown, waits, strict=True)]
         return Graph(nodes, _edges(shown), len(rows) > MOST_NODES)
+
+    def stages(self, run_id: UUID) -> list[StageSummary]:
+        """The stages of a run that have begun, in the order in which they did."""
+        with session(self._database):
+            rows = self._rows(_STAGES, (run_id,))
+            waits = [_waiting_stage(row) for row in rows]
+            served = Served.read() if any(one.is_due for one in waits) else None
+        return [_summary(row, wait.reason(served)) for row, wait in zip(rows, waits, strict=True)]
 
     def _rows(self, sql: str, params: Any) -> list[Any]:
         return list(self._database.execute_sql(sql, params).fetchall())
@@ -119,6 +137,24 @@ WHERE %(owner)s::text IS NULL OR t.user_id = %(owner)s
 ORDER BY nearest.place, t.stage, t.stage_index, t.id LIMIT %(limit)s"""
 
 
+# A stage waits for what those of its tasks wait for that are the nearest to run.
+_STAGES = """
+SELECT stage, min(task_type), min(queue_name), jsonb_object_agg(status, count), min(started_at),
+    max(finished_at), sum(spent), (array_agg(status ORDER BY place) FILTER (WHERE place < 9))[1],
+    min(run_at) FILTER (WHERE place < 9), min(version), bool_and(parked) FILTER (WHERE place < 9),
+    (array_agg(error) FILTER (WHERE status = 'failed'))[1]
+FROM (
+    SELECT t.stage, t.task_type, t.queue_name, s.status, min(t.run_at) AS run_at,
+        min(t.overrides->>'version') AS version, bool_and(s.parked) AS parked, count(*) AS count,
+        min(s.started_at) AS started_at, max(s.finished_at) AS finished_at,
+        coalesce(sum(extract(epoch FROM s.finished_at - s.started_at)::float8 * 1000)
+            FILTER (WHERE s.status = 'completed'), 0) AS spent,
+        (array_agg(s.error ORDER BY t.stage_index))[1] AS error, min(t.id::text) AS first,
+        coalesce(array_position('{queued,retrying,scheduled,blocked}'::text[], s.status), 9) AS place
+    FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = %s GROUP BY 1, 2, 3, 4
+) AS by_state GROUP BY 1 ORDER BY min(first)"""
+
+
 def _attempt(row: Sequence[Any]) -> Attempt:
     number, outcome, status, error, traceback, worker, started_at, ended_at, _ = row
     return Attempt(
@@ -171,6 +207,33 @@ def _node(row: Sequence[Any], wait: str | None) -> Node:
         progress=round(progress, 2),
         duration_ms=duration,
         wait_reason=wait,
+    )
+
+
+def _waiting_stage(row: Sequence[Any]) -> Waiting:
+    return Waiting(
+        status=row[7] or "",
+        task_type=row[1],
+        queue_name=row[2],
+        stage=row[0],
+        is_run=False,
+        run_at=row[8],
+        version=row[9],
+        is_parked=bool(row[10]),
+    )
+
+
+def _summary(row: Sequence[Any], wait: str | None) -> StageSummary:
+    return StageSummary(
+        stage=row[0],
+        task_type=row[1],
+        queue_name=row[2],
+        counts=row[3],
+        started_at=row[4],
+        ended_at=row[5],
+        spent_ms=round(row[6], 3),
+        wait_reason=wait,
+        error=row[11],
     )
 
 

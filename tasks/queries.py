@@ -14,7 +14,7 @@ from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
 from tasks.records import Event, Page, Spent, Statistics, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import RUNNING
-from tasks.values import Backlog, Claimed, Joining, NewTask, Reusable, RunState, StageState, TaskType
+from tasks.values import VERSION, Backlog, Claimed, Joining, NewTask, Reusable, RunState, StageState, TaskType
 from tasks.waiting import Served, waiting
 from tasks.windows import Window
 
@@ -141,6 +141,12 @@ class Queries:
         """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""
         found = self.joining(run_id)
         return found.unfinished > 0 and not found.some_fell
+
+    def version(self, run_id: UUID) -> str | None:
+        """The version of its pipeline that a run goes by, if it is on record."""
+        with session(self._database):
+            row = TaskRow.select(TaskRow.overrides).where(TaskRow.id == run_id).first()
+            return None if row is None else (row.overrides or {}).get(VERSION)
 
     def joining(self, run_id: UUID, stages: Sequence[str] | None = None) -> Joining:
         """How far some stages of a run are, or all of them; ``some_fell`` looks at all in any case."""

@@ -159,12 +159,81 @@ class Edge(msgspec.Struct, frozen=True):
     kind: str
 
 
+class StageNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage of a run: how many tasks it has, and how they are.
+
+    ``status`` is that of its tasks all together; without any it is ``pending``, or ``skipped`` where the run
+    has gone another way. ``total`` is how many tasks a map comes to, as far as it is known. ``duration_ms``
+    is what its completed tasks took together, ``expected_ms`` what they took in earlier runs on average.
+    """
+
+    stage: str
+    task_type: str
+    queue_name: str
+    status: str
+    tasks: int
+    completed: int
+    failed: int
+    running: int
+    waiting: int
+    total: int | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_ms: float
+    expected_ms: float | None
+    wait_reason: str | None
+    error: dict[str, Any] | None
+
+
+class StageEdge(msgspec.Struct, frozen=True):
+    """From a stage to one that comes after it.
+
+    ``kind``: ``next``; ``map``: one task for each item; ``then`` and ``otherwise`` of a choice; ``failure``:
+    stands in for it.
+    """
+
+    source: str
+    target: str
+    kind: str
+
+
+class RunGraph(msgspec.Struct, frozen=True, kw_only=True):
+    """A run by its stages, in the order of the pipeline. Nothing but what ran is known of other versions."""
+
+    run_id: UUID
+    pipeline: str
+    version: str | None
+    status: str
+    progress: float
+    estimated_completion: datetime | None
+    stages: list[StageNode]
+    edges: list[StageEdge]
+
+
 class Graph(msgspec.Struct, frozen=True):
-    """Tasks and how they hang together; ``truncated``: there are more than a graph shows."""
+    """Tasks and how they hang together; ``truncated``: there are more than a graph shows.
+
+    Where the task is a run or one of its stages, ``run`` shows that run by its stages.
+    """
 
     nodes: list[Node]
     edges: list[Edge]
     truncated: bool
+    run: RunGraph | None = None
+
+
+class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What is on record of a stage of a run; ``counts`` are its tasks by their state."""
+
+    stage: str
+    task_type: str
+    queue_name: str
+    counts: dict[str, int]
+    started_at: datetime | None
+    ended_at: datetime | None
+    spent_ms: float
+    wait_reason: str | None
+    error: dict[str, Any] | None
 
 
 class Spent(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from api.cli import verbs
 from api.cli.details import COLOURS, show_errors, show_history, show_lines
+from api.cli.drawing import show_run
 from api.cli.errors import BadInput
 from api.cli.remote import Remote, client_command
 from api.cli.text import clean, counted, moment, one_line
@@ -97,14 +98,18 @@ def list_tasks(remote: Remote, /, statuses: tuple[str, ...], stages: bool, **fil
 @click.argument("task_id", metavar="ID")
 @client_command
 def show(remote: Remote, task_id: str) -> None:
-    """Show a task with its history, the errors of its attempts, and its log."""
+    """Show a task with its run by its stages, its history, the errors of its attempts, and its log."""
     client = remote.client
     task, history = client.task(task_id), client.history(task_id)
     attempts, lines = client.attempts(task_id), client.logs(task_id)
+    graph = client.graph(task_id)
     if remote.as_json:
-        remote.show_json({"task": task, "history": history, "attempts": attempts, "logs": lines})
+        shown = {"task": task, "history": history, "attempts": attempts, "logs": lines, "graph": graph}
+        remote.show_json(shown)
         return
     _show_fields(remote.out, task)
+    if graph.run is not None:
+        show_run(remote.out, graph.run)
     show_history(remote.out, history)
     show_errors(remote.out, attempts)
     show_lines(remote.out, lines)

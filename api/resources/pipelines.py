@@ -9,6 +9,7 @@ from api.schemas import Paged, PipelineShape, PipelineStage
 from pipelines import plan
 from pipelines.composition import Pipeline
 from tasks.errors import NotFound
+from tasks.records import StageEdge
 
 
 class Pipelines:
@@ -44,4 +45,5 @@ def _shape(pipeline: Pipeline) -> PipelineShape:
         )
         for one in pipeline.stages
     ]
-    return PipelineShape(pipeline.name, pipeline.queue, stages)
+    edges = [StageEdge(one.source, one.target, one.kind) for one in plan.links(pipeline.plan)]
+    return PipelineShape(pipeline.name, pipeline.number, pipeline.queue, stages, edges)

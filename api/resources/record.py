@@ -1,5 +1,6 @@
 """What the record knows about a task in detail, and about tasks in numbers."""
 
+import msgspec
 from falcon.asgi import Request, Response
 
 from actors.requests import in_utc
@@ -77,10 +78,12 @@ class TaskRecord:
         render(resp, found)
 
     async def on_get_graph(self, req: Request, resp: Response, task_id: str) -> None:
-        """The tasks around the task."""
+        """The tasks around the task, and its run by its stages."""
         caller = caller_of(req)
         task = await read_task(self._desk, task_id, caller)
-        render(resp, await self._desk.ask(self._desk.kit.details.graph, task.task_id, owner=caller.owner))
+        around = await self._desk.ask(self._desk.kit.details.graph, task.task_id, owner=caller.owner)
+        run = await self._desk.ask(self._desk.kit.graphs.around, task)
+        render(resp, msgspec.structs.replace(around, run=run))
 
 
 class TaskStatistics:

@@ -269,6 +269,31 @@ def test_a_graph_shows_a_run_its_stages_and_what_they_hang_together_with(board: 
     assert len(board.get(f"/{stranger}/graph")["nodes"]) == 1
 
 
+def test_a_graph_shows_a_run_by_its_stages(board: Board) -> None:
+    # Given a run whose first stage waits for a worker
+    run = board.submit(task_type="shouting", payload={"words": ["a", "b"]})
+
+    shown = board.get(f"/{run}/graph")["run"]
+
+    # Then it has all stages of the pipeline, those that have not begun too, and what follows what
+    assert (shown["run_id"], shown["pipeline"], shown["status"]) == (run, "shouting", "queued")
+    first, *later = shown["stages"]
+    assert (first["status"], first["tasks"], first["wait_reason"]) == ("queued", 1, "no worker for its type")
+    assert later
+    assert {one["status"] for one in later} == {"pending"}
+    assert (shown["edges"][0]["source"], shown["edges"][0]["target"]) == (first["stage"], later[0]["stage"])
+
+    # And it is the same from its stage, while other tasks have none
+    (stage,) = [node for node in board.get(f"/{run}/graph")["nodes"] if node["stage"]]
+    assert board.get(f"/{stage['task_id']}/graph")["run"] == shown
+    assert board.get(f"/{board.submit()}/graph")["run"] is None
+
+    # And the pipeline itself has the same shape
+    shape = board.client.simulate_get("/api/v1/pipelines/shouting").json
+    assert (shape["version"], shape["edges"]) == (1, shown["edges"])
+    assert shown["version"].startswith("1-")
+
+
 def test_a_graph_is_bounded(board: Board) -> None:
     # Given a task with more derivatives than a graph shows
     parent = board.submit()

@@ -215,13 +215,59 @@ def test_a_task_is_shown_with_its_history_its_errors_and_its_log() -> None:
     }
     attempt |= {"error": {"code": "actor_error", "message": "no luck"}}
     attempt |= {"started_at": None, "ended_at": None, "duration_ms": None}
-    server = Script(ok(task()), ok(history), ok({"attempts": [attempt]}), ok({"logs": [LINE]}))
+    graph = {"nodes": [], "edges": [], "truncated": False, "run": None}
+    server = Script(ok(task()), ok(history), ok({"attempts": [attempt]}), ok({"logs": [LINE]}), ok(graph))
     done = call(server, "tasks", "show", TASK_ID)
     assert "task_type" in done.stdout
     assert "hello" in done.stdout
     assert "attempt 1  actor_error: no luck\nTraceback" in done.stdout
     assert "WARNING   [red]careful" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def stage_of_run(name: str, status: str, **more: Any) -> dict[str, Any]:
+    nothing = {"started_at": None, "completed_at": None, "wait_reason": None, "error": None}
+    counts = dict.fromkeys(("tasks", "completed", "failed", "running", "waiting"), 0)
+    times = {"duration_ms": 0.0, "expected_ms": None, "total": None}
+    place = {"stage": name, "task_type": f"book.{name}", "queue_name": "default", "status": status}
+    return place | nothing | counts | times | more
+
+
+def test_a_run_is_drawn_by_its_stages() -> None:
+    # Given a run in the middle of a map, with a choice ahead
+    stages = [
+        stage_of_run("write", "completed", tasks=1, completed=1, duration_ms=1_500.0),
+        stage_of_run("read", "running", tasks=256, completed=100, running=8, waiting=148, total=1_000),
+        stage_of_run("is_long", "pending", expected_ms=2_000.0),
+        stage_of_run("shorten", "skipped"),
+        stage_of_run("print", "queued", tasks=1, waiting=1, wait_reason="no worker for its queue"),
+    ]
+    pairs = [("write", "read", "map"), ("read", "is_long", "next"), ("is_long", "shorten", "then")]
+    pairs += [("is_long", "print", "otherwise"), ("shorten", "print", "next")]
+    run = {
+        "run_id": TASK_ID,
+        "pipeline": "book",
+        "version": "2-0badcafe",
+        "status": "running",
+        "progress": 40.0,
+        "estimated_completion": None,
+        "stages": stages,
+        "edges": [dict(zip(("source", "target", "kind"), pair, strict=True)) for pair in pairs],
+    }
+    graph = {"nodes": [], "edges": [], "truncated": False, "run": run}
+    server = Script(ok(task()), ok({"history": []}), ok({"attempts": []}), ok({"logs": []}), ok(graph))
+
+    # When it is shown
+    done = call(server, "tasks", "show", TASK_ID)
+
+    # Then each stage has a line that says how it is, and where it comes from if that is not the one above
+    assert "book version 2  40%" in done.stdout
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "✓ write completed 1.5 s" in lines
+    assert "▶ read running 100/1000 0.0 s for each of write" in lines
+    assert "○ is_long pending ~ 2.0 s" in lines
+    assert "− shorten skipped if is_long" in lines
+    assert "◦ print queued waits: no worker for its queue" in lines
 
 
 def test_the_log_of_a_task_is_shown_alone() -> None:
