@@ -14,8 +14,8 @@ from tasks.ledger.snapshots import with_states
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json, left_behind, skipped
 from tasks.values import Claimed, Json, Refused
 
-#: So often a fetch looks for more in the place of tasks that it had to park.
-MOST_ROUNDS = 8
+#: So often a fetch looks for others, if it had to park all that it found.
+MOST_ROUNDS = 4
 
 
 def new_token() -> int:
@@ -244,7 +244,7 @@ def _fetch(tx: Transaction, item: Fetch) -> tuple[list[Any], bool]:
         admitted, over = judge(tx, keyed)
         rows += _take(tx, dict.fromkeys(admitted, item.token))
         park(tx, over)
-        if not over:  # all have their place, or are judged elsewhere just now
+        if rows or not over:  # if none is over, all that is left is judged elsewhere just now
             return rows, len(admitted) < len(keyed)
     return rows, True
 

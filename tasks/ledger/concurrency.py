@@ -22,7 +22,7 @@ from tasks.ledger.transaction import SKIPPED, Transaction
 #: Keys share so many locks: one for each would fill Postgres's table of locks.
 LOCKS = 1_024
 #: How many tasks behind one that finds no place are parked with it, and how many keys one sweep looks at.
-BATCH = 1_000
+BATCH = 500
 
 
 class Unpark(msgspec.Struct, frozen=True):
@@ -44,13 +44,15 @@ class Judgement(NamedTuple):
     over: set[UUID]
 
 
-# Of equal keys the better rank has the better place, after those that run and those parked before it.
+# Of equal keys the better rank has the better place, after those that run and those parked before it. Rows
+# are looked up one by one: no plan must look for them among all that is queued.
 _JUDGE = """
-WITH asked AS (
-    SELECT s.id, s.concurrency_key AS key, s.concurrency AS most, s.rank FROM task_state s
-    WHERE s.id = ANY(%(ids)s) AND s.status = 'queued' AND NOT s.parked
-    ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED
-), running AS (
+WITH asked AS MATERIALIZED (
+    SELECT one.* FROM unnest(%(ids)s::uuid[]) AS i(id) CROSS JOIN LATERAL (
+        SELECT s.id, s.concurrency_key AS key, s.concurrency AS most, s.rank FROM task_state s
+        WHERE s.id = i.id AND coalesce(s.status, '') = 'queued' AND NOT s.parked
+        FOR NO KEY UPDATE SKIP LOCKED) AS one
+), running AS MATERIALIZED (
     SELECT key, (SELECT count(*) FROM task_state r
         WHERE r.concurrency_key = key AND r.status = 'running') AS n
     FROM (SELECT DISTINCT key FROM asked) AS keys
@@ -80,19 +82,17 @@ UPDATE task_state SET parked = true, dispatch = NULL, dispatched_at = NULL
 WHERE id IN (SELECT unnest(%(ids)s::uuid[]) UNION SELECT id FROM behind)
 RETURNING id"""
 
-_PARKED = "task_state p WHERE p.concurrency_key = key AND p.status = 'queued' AND p.parked"
-_NEXT = f"""
-    CROSS JOIN LATERAL (SELECT p.concurrency FROM {_PARKED} ORDER BY p.rank, p.id LIMIT 1) AS head(most)
-    CROSS JOIN LATERAL (
-        SELECT greatest(head.most - count(*), 0) FROM task_state r
-        WHERE r.concurrency_key = key AND r.status = 'running') AS free(places)"""
+_PARKED = """FROM task_state p WHERE p.concurrency_key = key AND p.status = 'queued' AND p.parked
+    ORDER BY p.rank, p.id"""
+_PLACES = f"""(SELECT p.concurrency {_PARKED} LIMIT 1) - (
+    SELECT count(*) FROM task_state r WHERE r.concurrency_key = key AND r.status = 'running')"""
 
 _UNPARK = f"""
 WITH next AS MATERIALIZED (
-    SELECT one.id FROM unnest(%(keys)s::text[]) AS k(key) {_NEXT}
+    SELECT one.id FROM unnest(%(keys)s::text[]) AS k(key)
+    CROSS JOIN LATERAL (SELECT {_PLACES}) AS free(places)
     CROSS JOIN LATERAL (
-        SELECT p.id FROM {_PARKED} ORDER BY p.rank, p.id
-        LIMIT free.places FOR NO KEY UPDATE SKIP LOCKED) AS one
+        SELECT p.id {_PARKED} LIMIT greatest(free.places, 0) FOR NO KEY UPDATE SKIP LOCKED) AS one
 )
 UPDATE task_state s SET parked = false FROM next WHERE s.id = next.id RETURNING s.id"""
 
@@ -101,12 +101,12 @@ _WAITING = f"""
 WITH RECURSIVE keys(key, nth) AS (
     SELECT %(after)s::text, 0
     UNION ALL
-    SELECT (SELECT p.concurrency_key FROM task_state p
-            WHERE p.concurrency_key > seen.key AND p.status = 'queued' AND p.parked
-            ORDER BY p.concurrency_key LIMIT 1), seen.nth + 1
-    FROM keys seen WHERE seen.key IS NOT NULL AND seen.nth < {BATCH}
+    SELECT (SELECT s.concurrency_key FROM task_state s
+            WHERE s.concurrency_key > seen.key AND s.status = 'queued'
+            ORDER BY s.concurrency_key LIMIT 1), seen.nth + 1
+    FROM keys seen WHERE seen.key IS NOT NULL AND seen.nth < %(limit)s
 ), known AS MATERIALIZED (SELECT key FROM keys WHERE nth > 0 AND key IS NOT NULL)
-SELECT key, free.places > 0 FROM known {_NEXT} ORDER BY key"""
+SELECT key, coalesce({_PLACES} > 0, false) FROM known ORDER BY key"""
 
 
 def judge(tx: Transaction, keys: Mapping[UUID, str]) -> Judgement:
@@ -143,7 +143,7 @@ def sweep(tx: Transaction, items: Sequence[Sweep]) -> list[str | None]:
 
 
 def _sweep(tx: Transaction, item: Sweep) -> str | None:
-    waiting: list[tuple[str, bool]] = tx.planned(_WAITING, {"after": item.after})
+    waiting: list[tuple[str, bool]] = tx.planned(_WAITING, {"after": item.after, "limit": BATCH})
     missed = {key for key, has_places in waiting if has_places}
     locked = try_lock(tx, {_lock_of(key) for key in missed})
     _unpark(tx, {key for key in missed if _lock_of(key) in locked})

@@ -17,7 +17,7 @@ from tasks.queries import Queries
 from tasks.queues import QueueQueries
 from tasks.records import Page, TaskFilter
 from tasks.values import Arrival, Claimed, Complete, Hint, NewTask, Publication, Refused
-from tests.support.processes import Installation
+from tests.support.processes import Installation, Running
 from tests.support.waiting import eventually
 
 QUEUE, TYPE = "default", "work"
@@ -209,7 +209,6 @@ def test_the_clock_looks_at_some_keys_at_a_time(desk: Desk, monkeypatch: pytest.
         desk.submit(2, key=key)
     desk.fetch()
     monkeypatch.setattr(concurrency, "BATCH", 2)
-    monkeypatch.setattr(concurrency, "_WAITING", concurrency._WAITING.replace("< 1000", "< 2"))
 
     assert desk.ledger.sweep_parked().result(10) == "b"
     assert desk.ledger.sweep_parked("b").result(10) is None
@@ -231,6 +230,18 @@ def test_what_waits_for_a_place_is_found_and_counted_as_queued(desk: Desk) -> No
 # --- workers -----------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def workers(house: Installation) -> list[Running]:
+    """Two workers of four threads, shared by the tests of this module; the last one ends one of them."""
+    return [house.start_worker(), house.start_worker()]
+
+
+@pytest.fixture
+def board(house: Installation, workers: list[Running]) -> Iterator[Installation]:
+    yield house
+    house.show_logs()
+
+
 def most_at_once(traces: list[str]) -> int:
     """How many actors were between start and end at most, by their own traces."""
     now = most = 0
@@ -241,9 +252,7 @@ def most_at_once(traces: list[str]) -> int:
 
 
 def test_never_more_run_at_once_than_may_and_all_complete(board: Installation) -> None:
-    # Given two workers of four threads, and tasks of lanes in which two may be at once
-    board.start_worker()
-    board.start_worker()
+    # Given tasks of lanes in which two may be at once
     lanes = ["north", "south"]
     orders = [
         Order(task_type="in_lane", payload={"key": str(number), "lane": lane, "seconds": 0.02})
@@ -265,27 +274,25 @@ def test_never_more_run_at_once_than_may_and_all_complete(board: Installation) -
 
 
 def test_whoever_waits_for_a_place_takes_no_thread(board: Installation) -> None:
-    # Given a worker of two threads, a lane that is taken, and many that wait for it
-    board.start_worker(threads=2)
+    # Given a lane that is taken, and more that wait for it than there are threads
     first = board.submit("alone_in_lane", {"key": "first", "lane": "narrow", "seconds": 60})
     board.has_status(first, "running")
-    waiting = board.submit_all(
-        [Order(task_type="alone_in_lane", payload={"key": "next", "lane": "narrow"})] * 1
-    )
-    eventually(lambda: board.task(waiting[0]).wait_reason == "concurrency")
+    payload = {"key": "next", "lane": "narrow"}
+    waiting = board.submit_all([Order(task_type="alone_in_lane", payload=payload) for _ in range(12)])
+    eventually(lambda: {board.task(one).wait_reason for one in waiting} == {"concurrency"})
 
     # When something else comes, then it runs
     free = board.submit("work", {"key": "free"})
     assert board.finished(free).status == "completed"
 
-    # And when the lane is free, the next one has it
+    # And when the lane is free, the others have it
     board.kit.ledger.cancel(first).result(10)
-    assert board.finished(waiting[0]).status == "completed"
+    board.all_finished(waiting)
+    assert most_at_once(board.traces("narrow")[1:]) == 1
 
 
-def test_a_worker_that_is_killed_gives_its_places_back(board: Installation) -> None:
+def test_a_worker_that_is_killed_gives_its_places_back(board: Installation, workers: list[Running]) -> None:
     # Given one that kills its process, and others that wait for its place
-    workers = [board.start_worker(), board.start_worker()]
     payloads = [{"key": key, "lane": "deadly"} for key in ("fatal", "next", "last")]
     ids = board.submit_all([Order(task_type="alone_in_lane", payload=payload) for payload in payloads])
 
