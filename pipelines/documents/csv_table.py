@@ -27,7 +27,8 @@ def markdown_table(text: str, *, max_characters: int) -> str:
 
 def _table(text: str, delimiter: str, max_characters: int) -> Iterator[str]:
     """Yield the lines. The text is read twice, which takes far less memory than to keep its cells."""
-    width = max(map(len, _rows(text, delimiter)), default=0)
+    raw = csv.reader(_lines(text), delimiter=delimiter)
+    width = max((len(row) for row in raw if any(map(str.strip, row))), default=0)
     length = 0
     for number, row in enumerate(_rows(text, delimiter)):
         line = _line(row, width)

@@ -71,6 +71,7 @@ _MARKED_TEXT = (
     (b"%!PS", "PostScript"),
     (b"<?xml", "XML data"),
     (b"<svg", "an SVG picture"),
+    (b"<!DOCTYPE svg", "an SVG picture"),
 )
 _OLE_STREAMS = (
     ("WordDocument", "an old Word document (.doc); save it as .docx"),

@@ -24,6 +24,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "progress": "tests.benchmarks.progress",
     "search": "tests.benchmarks.search",
     "fairness": "tests.benchmarks.fairness",
+    "hostile": "tests.benchmarks.hostile",
     "reads": "tests.benchmarks.reads",
     "streams": "tests.benchmarks.streams",
     "throughput": "tests.benchmarks.throughput",
