@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import httpx
 import msgspec
@@ -208,6 +209,10 @@ class Client(Reads, Verbs):
         body = {field: value for field, value in given.items() if value is not None}
         return read(self._post("/knowledge-bases", body), KnowledgeBase)
 
+    def reembed(self, kb: str, embedder: str) -> UUID:
+        """Have a knowledge base embedded anew (e5, fast, http), while it is searched; the id of the task."""
+        return read(self._post(_kb_path(kb) + "/reembed", {"embedder": embedder}), _Reembedding).task_id
+
     def delete_knowledge_base(self, kb: str) -> None:
         """Delete a knowledge base with all its documents."""
         self._send("DELETE", _kb_path(kb))
@@ -351,6 +356,10 @@ class Client(Reads, Verbs):
 
 class _Result(msgspec.Struct):
     result: Any = None
+
+
+class _Reembedding(msgspec.Struct):
+    task_id: UUID
 
 
 class _Hits(msgspec.Struct):

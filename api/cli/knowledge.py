@@ -1,10 +1,11 @@
-"""``callboard kb``: list, create, show and delete knowledge bases."""
+"""``callboard kb``: list, create, show, embed anew and delete knowledge bases."""
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from api.cli.remote import Remote, client_command
+from api.cli.tasks import watch_to_end
 from api.cli.text import clean, counted, moment
 from api.client import Document, KnowledgeBase
 
@@ -14,7 +15,7 @@ _SHOWN_AT_MOST = 100
 
 @click.group
 def kb() -> None:
-    """List, create, show and delete knowledge bases."""
+    """List, create, show, embed anew and delete knowledge bases."""
 
 
 @kb.command("list")
@@ -60,6 +61,23 @@ def show(remote: Remote, kb_id: str) -> None:
         remote.out.print(_table(documents[:_SHOWN_AT_MOST]))
     if len(documents) > _SHOWN_AT_MOST:
         remote.say(f"… and {len(documents) - _SHOWN_AT_MOST:,} more; --json lists all")
+
+
+@kb.command
+@click.argument("kb_id", metavar="KB")
+@click.option("--embedder", type=click.Choice(EMBEDDERS), required=True, help="What embeds it from now on.")
+@click.option("--follow", is_flag=True, help="Watch it until it is final; ends with 1 if it failed.")
+@client_command
+def reembed(remote: Remote, kb_id: str, embedder: str, follow: bool) -> None:
+    """Embed a knowledge base anew by another model, while it is searched by the one that it has."""
+    task_id = str(remote.client.reembed(kb_id, embedder))
+    if follow:
+        remote.err.print(f"task {task_id}", highlight=False)
+        watch_to_end(remote, [task_id])
+    elif remote.as_json:
+        remote.show_json({"task_id": task_id})
+    else:
+        remote.say(task_id)
 
 
 @kb.command

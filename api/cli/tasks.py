@@ -57,7 +57,7 @@ def submit(
     task = remote.client.submit(task_type, _payload(payload, payload_file), **given)
     if follow:
         remote.err.print(f"task {task.task_id}", highlight=False)
-        _watch(remote, [str(task.task_id)])
+        watch_to_end(remote, [str(task.task_id)])
     elif remote.as_json:
         remote.show_json(task)
     else:
@@ -132,14 +132,15 @@ def logs(remote: Remote, task_id: str) -> None:
 @client_command
 def watch(remote: Remote, task_ids: tuple[str, ...]) -> None:
     """Watch tasks until they are final. Ends with 1 if one of them did not complete."""
-    _watch(remote, task_ids)
+    watch_to_end(remote, task_ids)
 
 
 for verb in (verbs.cancel, verbs.retry, verbs.recover, verbs.delete, verbs.prune):
     tasks.add_command(verb)
 
 
-def _watch(remote: Remote, ids: Sequence[str]) -> None:
+def watch_to_end(remote: Remote, ids: Sequence[str]) -> None:
+    """Show what happens to tasks and how they end; the command ends with 1 if one did not complete."""
     ended = watch_tasks(remote, ids)
     for task in ended:
         if remote.as_json:

@@ -388,6 +388,18 @@ def test_a_knowledge_base_is_created_with_the_embedder_asked_for() -> None:
     assert "--embedder" in call(Script(), "kb", "create", "Wines", "--embedder", "word2vec").stderr
 
 
+def test_a_knowledge_base_is_embedded_anew_and_that_can_be_followed() -> None:
+    server = Script(ok({"task_id": TASK_ID}))
+    assert call(server, "kb", "reembed", "kb", "--embedder", "fast").stdout == f"{TASK_ID}\n"
+    assert server.requests[0].url.path == "/api/v1/knowledge-bases/kb/reembed"
+    assert server.requests[0].content == b'{"embedder":"fast"}'
+
+    ended = stream(told(2, "snapshot", status("failed")), told(3, "state", status("failed")))
+    server = Script(ok({"task_id": TASK_ID}), ended, ok(task(status="failed")))
+    done = call(server, "kb", "reembed", "kb", "--embedder", "http", "--follow")
+    assert (done.exit_code, TASK_ID in done.stderr) == (1, True)
+
+
 def test_a_knowledge_base_is_deleted_only_after_a_yes() -> None:
     server = Script(ok({"kb_id": "kb", "name": "kb", "documents": 3}))
     done = call(server, "kb", "delete", "kb", input="n\n")
