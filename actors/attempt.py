@@ -15,11 +15,13 @@ from actors.context import (
     Cancelled,
     CurrentTask,
     Drained,
+    Giver,
     Reporter,
     Resources,
     Saver,
     Teller,
     TimedOut,
+    kept_back,
     nowhere,
 )
 from actors.definitions import Actor
@@ -87,6 +89,7 @@ class Attempts:
         save: Saver,
         *,
         tell: Teller = nowhere,
+        give: Giver = kept_back,
         backoff_factor: float = 2.0,
     ) -> None:
         self._registry = registry
@@ -95,6 +98,7 @@ class Attempts:
         self._report = report
         self._save = save
         self._tell = tell
+        self._give = give
         self._backoff_factor = backoff_factor
 
     def run(self, claim: Claimed) -> Judged:
@@ -104,14 +108,19 @@ class Attempts:
             if actor is None:
                 return GivenUp(hand_back=True)
             payload = msgspec.json.decode(claim.payload)
-            current = CurrentTask(claim, payload, self._report, self._save, self._resources, tell=self._tell)
+            current = self._current(claim, payload)
             context.enter(current)
-            result = self._interrupts.run(current, claim.timeout, lambda: actor.run(payload))
+            result = self._interrupts.run(current, claim.timeout, lambda: _call(actor, payload, current))
             return Completed(_as_builtins(current.result if result is None else result))
         except BaseException as error:
             return self.judge(claim, error)
         finally:
             context.leave()
+
+    def _current(self, claim: Claimed, payload: Any) -> CurrentTask:
+        return CurrentTask(
+            claim, payload, self._report, self._save, self._resources, tell=self._tell, give=self._give
+        )
 
     def judge(self, claim: Claimed, error: BaseException) -> Judged:
         """The verdict on an attempt that raised, or that was interrupted from outside."""
@@ -143,6 +152,12 @@ class Attempts:
         actor: Actor[..., Any] | None = self._registry.get(claim.task_type)
         retryable = (*actor.policy.retry_on, RetryAfter, TimedOut) if actor else (Exception,)
         return isinstance(error, retryable)
+
+
+def _call(actor: Actor[..., Any], payload: Any, current: CurrentTask) -> Any:
+    """What the actor returns; what it yields is handed out as it comes, and the list of it returned."""
+    returned = actor.run(payload)
+    return [current.give(item) for item in returned] if actor.yields else returned
 
 
 class NotSerialisable(CallboardError):

@@ -59,6 +59,17 @@ class Teller(Protocol):
         """Take over a line, or refuse it; must not block."""
 
 
+class Giver(Protocol):
+    """Where goes what an actor yields."""
+
+    def __call__(self, claim: Claimed, item: Any) -> "Future[bool] | None":
+        """Take over an item. The future says False: the task is not this process's any more."""
+
+
+def kept_back(claim: Claimed, item: Any) -> None:
+    """Hand nothing out."""
+
+
 def nowhere(claim: Claimed, level: str, logger: str, message: str) -> bool:
     """Keep no lines."""
     return True
@@ -101,8 +112,10 @@ class CurrentTask:
         resources: Resources,
         *,
         tell: Teller = nowhere,
+        give: Giver = kept_back,
     ) -> None:
         self._claim = claim
+        self._give = give
         self._report = report
         self._save = save
         self._version = claim.snapshot
@@ -230,6 +243,22 @@ class CurrentTask:
             self._state = kept
         finally:
             self._saving.release()
+
+    def give(self, item: Any) -> Any:
+        """Hand an item out that the actor has yielded; the item as it is kept.
+
+        Raises:
+          Cancelled: the task was cancelled, or is not this process's any more; let it pass.
+          ValueError: the item cannot be kept as JSON.
+        """
+        self.check()
+        kept = as_kept(item)
+        with self.guard:
+            given = self._give(self._claim, kept)
+        if given is not None and not self.wait_for(given):
+            self.interrupt(Cancelled())
+            self.check()
+        return kept
 
     def wait_for(self, answer: "Future[T]", seconds: float | None = None) -> T:
         """Wait for an answer in short steps: between them an interrupt may come through.

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Generic, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Annotated, Any, ClassVar, Generic, ParamSpec, TypeVar, get_args, get_type_hints, overload
 
 import msgspec
 
@@ -62,6 +62,8 @@ class Actor(Generic[P, R]):
         self.name = name
         self.policy = _with_origin(policy, function, name)
         self.payload_type, self.result_type, self.takes_payload = _signature(function, name)
+        #: Whether it is a generator: its result is the list of what it yields.
+        self.yields = inspect.isgeneratorfunction(function)
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -125,7 +127,10 @@ def _signature(function: Callable[..., Any], name: str) -> tuple[Any, Any, bool]
     except NameError as error:
         raise DefinitionError(f"a type that {name} mentions cannot be found: {error}") from error
     payload_type = hints.get(parameters[0].name, Any) if parameters else Any
-    return payload_type, hints.get("return", Any), bool(parameters)
+    result_type = hints.get("return", Any)
+    if inspect.isgeneratorfunction(function):
+        result_type = list[(get_args(result_type) or (Any,))[0]]  # type: ignore[misc]
+    return payload_type, result_type, bool(parameters)
 
 
 @overload

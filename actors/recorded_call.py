@@ -10,8 +10,9 @@ from concurrent.futures import Future, wait
 from typing import Any, Protocol
 from uuid import UUID
 
-from actors.attempt import Completed, Failed, Lost, Reused, Verdict, describe, said_by
+from actors.attempt import Completed, Failed, GivenUp, Lost, Reused, Verdict, describe, said_by
 from actors.delivery import Delivery
+from actors.handing import Handings, Opening
 from actors.step_cache import StepCache
 from tasks.errors import Unavailable
 from tasks.ports import Verbs
@@ -56,6 +57,12 @@ class Flow(Protocol):
     def after(self, finished: Claimed, result: Any) -> Following:
         """What follows a stage that finished with ``result``."""
 
+    def opening(self, claim: Claimed) -> Opening | None:
+        """The map that a stage can hand out to while it runs, or None."""
+
+    def handed(self, claim: Claimed, index: int, value: Any) -> Sequence[NewTask]:
+        """The first tasks of that map for what is handed out as number ``index``."""
+
     def settle_soon(self, run_id: UUID, after: Claimed) -> None:
         """Look at a run soon, on another thread, because a stage of it has ended."""
 
@@ -70,11 +77,12 @@ class Runs(Protocol):
 class RecordedCall:
     """Runs claimed tasks and records what became of them."""
 
-    def __init__(self, ledger: Verbs, runner: Runs, flow: Flow, cache: StepCache) -> None:
+    def __init__(self, ledger: Verbs, runner: Runs, flow: Flow, cache: StepCache, handings: Handings) -> None:
         self._ledger = ledger
         self._runner = runner
         self._flow = flow
         self._cache = cache
+        self._handings = handings
         self._running: dict[UUID, Claimed] = {}
         self._unrecorded: set[Future[bool]] = set()
 
@@ -111,9 +119,22 @@ class RecordedCall:
         self._running[claim.id] = claim
         try:
             found = None if place is None else self._cache.find(claim, place)
-            return found or self._runner.run(claim)
+            return found or self._run_handing_out(claim)
         finally:
             self._running.pop(claim.id, None)
+
+    def _run_handing_out(self, claim: Claimed) -> Verdict:
+        try:
+            self._handings.begin(claim)
+            verdict = self._runner.run(claim)
+            if isinstance(verdict, Completed):
+                return Completed(self._handings.whole(claim, verdict.result))
+            return verdict
+        except Unavailable as error:
+            log.warning("task %s is handed back, it cannot begin now: %s", claim.id, error)
+            return GivenUp(hand_back=True)
+        finally:
+            self._handings.end(claim)
 
     def _leave_to_others(self, delivery: Delivery) -> None:
         claim = delivery.claim

@@ -22,6 +22,7 @@ from actors.context import Resources
 from actors.definitions import Actor
 from actors.delivery import Delivery, message_for
 from actors.errors import NotFinished
+from actors.handing import Handings, Opening
 from actors.interrupts import Interrupts
 from actors.opening import Known
 from actors.recorded_call import Following, RecordedCall
@@ -32,7 +33,7 @@ from tasks.memory import Clock, MemoryLedger, MemoryQueries, Store
 from tasks.memory.locks import MemoryLocks
 from tasks.records import Page, Task, TaskFilter
 from tasks.states import FAILED, FINAL, RETRYING
-from tasks.values import Advance, Claimed, RunState
+from tasks.values import Advance, Claimed, NewTask, RunState
 
 log = logging.getLogger("callboard.testing")
 
@@ -49,6 +50,12 @@ class Composed(Submittable, Protocol):
 
     def after(self, finished: Claimed, result: Any, defaults: Defaults) -> Following:
         """What follows a stage that finished."""
+
+    def opening(self, claim: Claimed) -> Opening | None:
+        """The map that a stage can hand out to while it runs."""
+
+    def handed(self, claim: Claimed, index: int, value: Any, defaults: Defaults) -> Sequence[NewTask]:
+        """The first tasks of that map for what is handed out."""
 
     def settle(
         self, run: RunState, outputs: Callable[[str], dict[int, Any]], defaults: Defaults
@@ -86,9 +93,12 @@ class MemoryBoard(Board):
             return ledger.log(claim, level, logger, message) is not None
 
         save = ledger.checkpoint
-        attempts = Attempts(self._registry, resources, self._interrupts, report, save, tell=tell)
+        handings = Handings(self._registry, ledger, self._questions, self._flow)
+        attempts = Attempts(
+            self._registry, resources, self._interrupts, report, save, tell=tell, give=handings.give
+        )
         cache = StepCache(self._registry, self._questions)
-        return RecordedCall(ledger, attempts, self._flow, cache)
+        return RecordedCall(ledger, attempts, self._flow, cache, handings)
 
     def run(self) -> int:
         """Run everything that is ready, and what becomes ready by that; how many attempts that took.
@@ -182,6 +192,14 @@ class _Flow:
     def after(self, finished: Claimed, result: Any) -> Following:
         """What follows a stage that finished."""
         return self._pipelines[finished.task_type].after(finished, result, self._defaults)
+
+    def opening(self, claim: Claimed) -> Opening | None:
+        """The map that a stage can hand out to while it runs."""
+        return None if claim.run_id is None else self._pipelines[claim.task_type].opening(claim)
+
+    def handed(self, claim: Claimed, index: int, value: Any) -> Sequence[NewTask]:
+        """The first tasks of that map for what is handed out."""
+        return self._pipelines[claim.task_type].handed(claim, index, value, self._defaults)
 
     def settle_soon(self, run_id: UUID, after: Claimed | None = None) -> None:
         """Look at a run and apply what is due."""

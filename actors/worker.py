@@ -15,6 +15,7 @@ import msgspec
 from actors.attempt import Attempts
 from actors.context import Drained, Resources
 from actors.delivery import Slots
+from actors.handing import Handings
 from actors.inquests import Inquests
 from actors.interrupts import Interrupts
 from actors.isolation.children import Children, Program
@@ -83,7 +84,9 @@ class Worker:
         self._stopping = threading.Event()
         self.lease_lost = threading.Event()
         self._children = Children(options.isolated, most_idle=options.threads)
-        self._call = RecordedCall(ledger, self._runner(resources), flow, StepCache(registry, queries))
+        self._handings = Handings(registry, ledger, queries, flow)
+        cache = StepCache(registry, queries)
+        self._call = RecordedCall(ledger, self._runner(resources), flow, cache, self._handings)
         self._broker: LocalBroker | RabbitBroker = (
             RabbitBroker(self._intake()) if options.broker_urls else LocalBroker(ledger, self._slots)
         )
@@ -144,6 +147,7 @@ class Worker:
 
     def _runner(self, resources: Resources) -> Runner:
         report, save, tell = self._report, self._ledger.checkpoint, self._tell
+        give = self._handings.give
         attempts = Attempts(
             self._registry,
             resources,
@@ -151,9 +155,12 @@ class Worker:
             report,
             save,
             tell=tell,
+            give=give,
             backoff_factor=self._options.backoff_factor,
         )
-        return Runner(self._registry, attempts, self._interrupts, self._children, report, save, tell=tell)
+        return Runner(
+            self._registry, attempts, self._interrupts, self._children, report, save, tell=tell, give=give
+        )
 
     def _report(
         self, claim: Claimed, percent: float, phase: str | None, message: str | None, details: dict[str, Any]

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 import msgspec
 
 from actors.definitions import DEFAULT_QUEUE, Actor, convert, make_policy
+from actors.handing import Opening
 from actors.submission import Defaults, Order, task_of
-from pipelines import flow, plan, typing_rules
+from pipelines import flow, handing, plan, typing_rules
 from pipelines.errors import CompositionError
 from pipelines.evaluation import Done, Failure
 from pipelines.pace import Pace
@@ -193,6 +194,14 @@ class Pipeline(Composable):
     ) -> flow.Next:
         """What follows a stage that finished with ``result`` (see `pipelines.flow`)."""
         return flow.after(self, finished, result, defaults, pace)
+
+    def opening(self, claim: Claimed) -> Opening | None:
+        """The map that a stage can hand out to while it runs (see `pipelines.handing`)."""
+        return handing.opening(self, claim.stage or "")
+
+    def handed(self, claim: Claimed, index: int, value: Any, defaults: Defaults) -> list[NewTask]:
+        """The first tasks of that map for what is handed out (see `pipelines.handing`)."""
+        return handing.handed(self, claim, index, value, defaults)
 
     def settle(
         self,

@@ -25,7 +25,7 @@ from pipelines.plan import (
     leaves,
     split,
 )
-from tasks.states import COMPLETED, FAILED
+from tasks.states import COMPLETED, FAILED, FINAL
 from tasks.values import StageState
 
 #: So many tasks of a map are under way; the next ones come into being when half of them are through.
@@ -140,6 +140,8 @@ class Evaluation:
         """Only the last part that has begun matters: all before it are through."""
         places = reversed(range(len(series.parts)))
         place = next((one for one in places if self._has_begun(series.parts[one], scope, inner)), 0)
+        if place and self._is_handing_out(series.parts[place - 1], scope):
+            return self._while_handing_out(series.parts[place - 1], series.parts[place], scope)
         value: Value = given if place == 0 else lambda: self._value_before(series, place, given, scope, inner)
         for part in series.parts[place:]:
             came = _done_or(self.came_to(part, value, scope, inner), part)
@@ -149,6 +151,20 @@ class Evaluation:
                 return came
             value = came.value
         return Given(value)
+
+    def _is_handing_out(self, part: Part, scope: int) -> bool:
+        """Whether a stage has given work to the part after it, and is not through itself."""
+        state = self._states.get((part.name, scope)) if isinstance(part, Leaf) else None
+        return state is not None and state.status != COMPLETED
+
+    def _while_handing_out(self, source: Part, taker: Part, scope: int) -> Came:
+        assert isinstance(source, Leaf)
+        state = self._states[source.name, scope]
+        if state.status != FAILED:
+            return PENDING
+        names = {leaf.name for leaf in leaves(taker)}
+        at_work = any(one.stage in names and one.status not in FINAL for one in self._states.values())
+        return Fallen(state, at_work)
 
     def _value_before(self, series: Series, place: int, given: Value, scope: int, inner: bool) -> Any:
         """What the part at ``place`` was given, which has begun."""

@@ -103,13 +103,24 @@ def after(
     came = look.came_to(part, lambda: value, finished.stage_index or 0, inner)
     successors = _tasks(pipeline, _template(finished), look, defaults)
     phase = successors[0].stage or name if successors else name
+    # Of what it has handed out, much may be through already: then nobody else looks for the rest.
+    handed_out = any(leaf.name == name and leaf.actor.yields for leaf in pipeline.stages)
     return Next(
         tuple(successors),
-        settle=not isinstance(came, Pending),
+        settle=not isinstance(came, Pending) or handed_out,
         progress=pace.reached(pipeline, phase),
         phase=phase,
         details=_steps(look, phase),
     )
+
+
+def begin_item(
+    pipeline: Composed, finished: Claimed, part: Part, scope: int, value: Any, defaults: Defaults
+) -> list[NewTask]:
+    """The first tasks of a mapped part for an item that a stage hands out."""
+    look = Evaluation((), _nothing)
+    look.came_to(part, lambda: value, scope, inner=True)
+    return _tasks(pipeline, _template(finished), look, defaults)
 
 
 def settle(

@@ -93,6 +93,7 @@ def main() -> None:
         worker.report,
         worker.save,
         tell=worker.tell,
+        give=worker.give,
         backoff_factor=settings.backoff_factor,
     )
     worker.serve(attempts)

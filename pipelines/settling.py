@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from actors.handing import Opening
 from actors.submission import Defaults
 from pipelines import flow
 from pipelines.catalogue import Catalogue
@@ -19,7 +20,7 @@ from pipelines.pace import Pace, steps
 from tasks.ledger import Ledger
 from tasks.queries import Queries
 from tasks.states import FAILED, FINAL
-from tasks.values import Advance, Claimed, Joining, RunProgress, RunState
+from tasks.values import Advance, Claimed, Joining, NewTask, RunProgress, RunState
 
 log = logging.getLogger("callboard.flow")
 
@@ -82,6 +83,18 @@ class Settler:
         if pipeline is None:
             raise CompositionError(f"no pipeline here has the stage {finished.task_type}")
         return pipeline.after(finished, result, self._defaults, self._pace)
+
+    def opening(self, claim: Claimed) -> Opening | None:
+        """The map that a stage can hand out to while it runs, or None."""
+        pipeline = self._catalogue.pipeline_of(claim.task_type, claim.version)
+        if pipeline is None or claim.stage is None:
+            return None
+        return pipeline.opening(claim)
+
+    def handed(self, claim: Claimed, index: int, value: Any) -> list[NewTask]:
+        """The first tasks of that map for what is handed out as number ``index``."""
+        pipeline = self._catalogue.pipeline_of(claim.task_type, claim.version)
+        return [] if pipeline is None else pipeline.handed(claim, index, value, self._defaults)
 
     def settle_soon(self, run_id: UUID, after: Claimed) -> None:
         """Settle a run on the settling thread; asked many times before it gets there, it looks once."""

@@ -14,6 +14,7 @@ from tasks.values import (
     Advance,
     Claimed,
     Complete,
+    Joining,
     NewTask,
     Once,
     Reusable,
@@ -86,6 +87,9 @@ class Verbs(Protocol):
     def advance(self, decision: Advance) -> Future[bool]:
         """Apply what the flow decided for a run."""
 
+    def hand_out(self, claim: Claimed, tasks: Sequence[NewTask]) -> Future[bool]:
+        """Record tasks that an attempt hands out while it runs."""
+
     def promote(self) -> Future[int]:
         """Make due tasks ready."""
 
@@ -116,6 +120,12 @@ class Questions(Protocol):
 
     def kept_output(self, claim: Claimed, key: bytes) -> Reusable | None:
         """The output that is kept under a key, if it may answer for a claimed task."""
+
+    def payloads(self, run_id: UUID, stage: str) -> list[Any]:
+        """What the tasks of a stage of a run got, by their index."""
+
+    def joining(self, run_id: UUID, stages: Sequence[str] | None = None) -> Joining:
+        """How far some stages of a run are, or all of them."""
 
     def is_at_work(self, run_id: UUID) -> bool:
         """Whether a run goes on by itself."""

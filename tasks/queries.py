@@ -174,6 +174,12 @@ class Queries:
         with session(self._database):
             return step_outputs.find(self._database.execute_sql, claim, key)
 
+    def payloads(self, run_id: UUID, stage: str) -> list[Any]:
+        """What the tasks of a stage of a run got, by their index."""
+        with session(self._database):
+            rows = TaskRow.select(TaskRow.payload).where(TaskRow.run_id == run_id, TaskRow.stage == stage)
+            return [row.payload for row in rows.order_by(TaskRow.stage_index)]
+
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself: no stage of theirs is unfinished, or one has ended badly."""
         with session(self._database):

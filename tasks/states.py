@@ -13,7 +13,7 @@
        failed                       --replay, retry--> queued   (operators' verbs: a new round
        failed, cancelled, completed --recover--------> queued    of the same task)
 
-What is ``queued`` may be parked: others of its concurrency key have all places. That is no state, and no move.
+What is ``queued`` may be parked: others of its concurrency key have all places. That is no state and no move.
 
 ``completed``, ``failed`` and ``cancelled`` are final: nothing automatic leaves them. The row of a run (a
 pipeline as a whole) moves by the same table; it is never claimed itself: the first claim of one of its

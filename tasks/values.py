@@ -223,6 +223,14 @@ class Complete(msgspec.Struct, frozen=True):
     reused: UUID | None = None
 
 
+class HandOut(msgspec.Struct, frozen=True):
+    """Tasks that an attempt hands out while it runs."""
+
+    id: UUID
+    token: int
+    tasks: Sequence[NewTask]
+
+
 class StageState(msgspec.Struct, frozen=True):
     """A stage of a run, as the flow sees it."""
 

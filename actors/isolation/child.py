@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.attempt import Attempts
-from actors.isolation.wire import Begun, Line, Progress, Ready, Run, Save, Saved, Wire
+from actors.isolation.wire import Begun, Item, Line, Progress, Ready, Run, Save, Saved, Wire
 from tasks.errors import CallboardError
 from tasks.values import Claimed, Json
 
@@ -46,6 +46,10 @@ class Served:
         """Tell the worker what an attempt logged."""
         self._wire.send(Line(claim.token, level, logger, message))
         return True
+
+    def give(self, claim: Claimed, item: Any) -> None:
+        """Tell the worker what an attempt has yielded: the worker hands it out."""
+        self._wire.send(Item(claim.token, Json(msgspec.json.encode(item))))
 
     def save(self, claim: Claimed, version: int, state: Any) -> "Future[bool]":
         """Have the worker save a state."""

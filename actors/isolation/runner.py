@@ -6,11 +6,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+
 from actors.attempt import Attempts, GivenUp, Judged, Lost, Verdict, said_by
-from actors.context import Reporter, Saver, Teller, TimedOut, nowhere
+from actors.context import Giver, Reporter, Saver, Teller, TimedOut, kept_back, nowhere
 from actors.interrupts import INTERRUPTIONS, Interrupts, Watch
 from actors.isolation.children import Child, ChildDied, Children, NotStarted
-from actors.isolation.wire import Begun, Line, Message, Progress, Ready, Run, Save, Saved
+from actors.isolation.wire import Begun, Item, Line, Message, Progress, Ready, Run, Save, Saved
 from actors.registry import Registry
 from tasks.values import Claimed
 
@@ -36,6 +38,7 @@ class Runner:
         save: Saver,
         *,
         tell: Teller = nowhere,
+        give: Giver = kept_back,
     ) -> None:
         self._registry = registry
         self._attempts = attempts
@@ -44,6 +47,7 @@ class Runner:
         self._report = report
         self._save = save
         self._tell = tell
+        self._give = give
 
     def run(self, claim: Claimed) -> Verdict:
         """Run a task to its verdict."""
@@ -77,6 +81,8 @@ class Runner:
                 self._report(claim, message.percent, message.phase, message.message, message.details)
             elif isinstance(message, Line) and message.token == claim.token:
                 self._tell(claim, message.level, message.logger, message.message)
+            elif isinstance(message, Item) and message.token == claim.token:
+                self._give(claim, msgspec.json.decode(message.item))
             elif isinstance(message, Save) and message.token == claim.token:
                 self._relay(child, claim, message)
             elif message == GivenUp(hand_back=True):  # nobody has interrupted it

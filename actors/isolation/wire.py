@@ -1,8 +1,8 @@
 """What a worker and the process that runs a task for it say to each other, over a pair of sockets.
 
 A message is its length, four bytes, and that many bytes of JSON. The child says `Ready` once. The worker
-sends a `Run`; the child answers with `Begun`, any number of `Progress`, `Line` and `Save`, and one verdict.
-A `Save` gets a `Saved`.
+sends a `Run`; the child answers with `Begun`, any number of `Progress`, `Line`, `Item` and `Save`, and one
+verdict. A `Save` gets a `Saved`.
 """
 
 import select
@@ -80,7 +80,14 @@ class Saved(msgspec.Struct, frozen=True, tag=True):
     error: tuple[str, str] | None = None
 
 
-Message = Ready | Run | Begun | Progress | Line | Save | Saved | Judged
+class Item(msgspec.Struct, frozen=True, tag=True):
+    """What the attempt that holds ``token`` has yielded."""
+
+    token: int
+    item: Json
+
+
+Message = Ready | Run | Begun | Progress | Line | Save | Saved | Item | Judged
 
 
 class Wire:

@@ -50,6 +50,7 @@ from tasks.values import (
     Arrival,
     Claimed,
     Complete,
+    HandOut,
     NewTask,
     Once,
     Refused,
@@ -70,6 +71,7 @@ STATEMENTS: dict[str, Statement] = {
     "checkpoint": snapshots.checkpoint,
     "advance": runs.advance,
     "report_runs": runs.report_runs,
+    "hand_out": runs.hand_out,
     "cancel": endings.cancel,
     "replay": dead_letters.replay,
     "retry": rounds.retry,
@@ -257,6 +259,11 @@ class Ledger:
     def advance(self, decision: Advance) -> Future[bool]:
         """Apply what the flow decided for a run; False: the run is over."""
         return self._group.add("advance", decision)
+
+    def hand_out(self, claim: Claimed, tasks: Sequence[NewTask]) -> Future[bool]:
+        """Record tasks that an attempt hands out while it runs; False: the token was stale."""
+        item = HandOut(claim.id, claim.token, tasks)
+        return self._group.add("hand_out", item, size=_size(item), rows=len(tasks))
 
     def report_run(self, progress: RunProgress) -> Future[bool]:
         """Tell how far a run is, if it is farther than it was."""

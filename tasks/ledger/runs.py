@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from tasks.ledger.inserts import insert_tasks
-from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
-from tasks.values import Advance, RunProgress
+from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json, left_behind, skipped
+from tasks.values import Advance, HandOut, RunProgress
 
 _LOCK = """
 SELECT id, status, round FROM task_state WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
+
+_LOCK_HOLDERS = """
+SELECT id, token FROM task_state WHERE id = ANY(%s) AND status = 'running'
+ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
 
 _EXISTS = "SELECT id FROM task_state WHERE id = ANY(%s)"
 
@@ -93,6 +97,16 @@ def _apply(tx: Transaction, item: Advance, locked: dict[UUID, tuple[str, int]], 
         locked[item.run_id] = (item.status, current_round)
     clear(tx, item.run_id)
     return going_on
+
+
+def hand_out(tx: Transaction, items: Sequence[HandOut]) -> list[object]:
+    """Insert what attempts hand out: True, False for a stale token, SKIPPED if locked."""
+    held = {row[0]: row[1] for row in tx.rows(_LOCK_HOLDERS, [item.id for item in items])}
+    taken = [item for item in items if held.get(item.id) == item.token]
+    insert_tasks(tx, [task for item in taken for task in item.tasks])
+    lost = [item for item in items if item not in taken]
+    left = left_behind(tx, "running", "token", [item.id for item in lost]) if lost else {}
+    return [item in taken or skipped(left.get(item.id) == item.token) for item in items]
 
 
 def report_runs(tx: Transaction, items: Sequence[RunProgress]) -> list[object]:

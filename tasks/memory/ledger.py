@@ -196,6 +196,10 @@ class MemoryLedger:
 
         return self._do(lambda: self._if_held(claim, complete, done=(COMPLETED,)))
 
+    def hand_out(self, claim: Claimed, tasks: Sequence[NewTask]) -> Future[bool]:
+        """Record tasks that an attempt hands out while it runs; False: the token was stale."""
+        return self._do(lambda: self._if_held(claim, lambda _: self._store.insert(tasks)))
+
     def _report_run(self, told: RunProgress) -> None:
         run = self._store.rows.get(told.run_id)
         if run is not None and run.status == RUNNING and run.progress < told.progress:

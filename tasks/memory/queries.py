@@ -12,7 +12,7 @@ from tasks.ids import parse_id
 from tasks.memory.store import Row, Store, as_json
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED, QUEUED, RETRYING, SCHEDULED
-from tasks.values import Claimed, NewTask, Reusable, RunState, StageState, TaskType
+from tasks.values import Claimed, Joining, NewTask, Reusable, RunState, StageState, TaskType
 
 WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
 
@@ -102,12 +102,25 @@ class MemoryQueries:
                 return None
             return Reusable(output.task_id, as_json(output.result))
 
+    def payloads(self, run_id: UUID, stage: str) -> list[Any]:
+        """What the tasks of a stage of a run got, by their index."""
+        with self._store.lock:
+            return [as_json(row.new.payload) for row in self._store.stages(run_id) if row.new.stage == stage]
+
+    def joining(self, run_id: UUID, stages: Sequence[str] | None = None) -> Joining:
+        """How far some stages of a run are, or all of them; ``some_fell`` looks at all in any case."""
+        with self._store.lock:
+            every = self._store.stages(run_id)
+            asked = [row for row in every if stages is None or row.new.stage in stages]
+            fell = any(row.status in (FAILED, CANCELLED) for row in every)
+            run = self._store.rows.get(run_id)
+            details = None if run is None else run.details
+            return Joining(len(asked), sum(not row.is_over for row in asked), fell, details)
+
     def is_at_work(self, run_id: UUID) -> bool:
         """Whether a run goes on by itself: a stage is unfinished, and none has ended badly."""
-        with self._store.lock:
-            stages = self._store.stages(run_id)
-        bad = any(row.status in (FAILED, CANCELLED) for row in stages)
-        return not bad and any(not row.is_over for row in stages)
+        found = self.joining(run_id)
+        return found.unfinished > 0 and not found.some_fell
 
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself: no stage of theirs is unfinished, or one has ended badly."""

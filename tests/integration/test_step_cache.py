@@ -15,6 +15,7 @@ from actors.board import Board
 from actors.clock import Clock
 from actors.context import Resources
 from actors.delivery import Delivery, message_for
+from actors.handing import Handings
 from actors.interrupts import Interrupts
 from actors.recorded_call import RecordedCall
 from actors.step_cache import StepCache
@@ -121,7 +122,8 @@ class OnPostgres:
             self.registry, Resources(), self._interrupts, lambda *_: None, self.ledger.checkpoint
         )
         cache = StepCache(self.registry, self.queries)
-        self._call = RecordedCall(self.ledger, attempts, self.settler, cache)
+        handings = Handings(self.registry, self.ledger, self.queries, self.settler)
+        self._call = RecordedCall(self.ledger, attempts, self.settler, cache, handings)
         self.sql = psycopg.connect(url, autocommit=True)
         self.sql.execute(f"TRUNCATE {TABLES}")
 

@@ -350,3 +350,36 @@ def test_boards_in_memory_know_nothing_of_each_other(board: MemoryBoard) -> None
         assert wait(submit("test", 1).task_id).result == 1
 
     assert status(outer.task_id) == outer
+
+
+# --- handing out --------------------------------------------------------------------------------------
+
+
+def test_a_stage_hands_out_what_it_yields() -> None:
+    @stage
+    def letters(word: str) -> Iterator[str]:
+        yield from word
+
+    @stage
+    def shout(letter: str) -> str:
+        return letter.upper()
+
+    @stage
+    def spell(letters: list[str]) -> str:
+        return "-".join(letters)
+
+    with in_memory(Pipeline("spelling", letters | shout.map() | spell)) as board:
+        task = submit("spelling", "tea")
+        board.run()
+        assert result(task.task_id) == "T-E-A"
+
+
+def test_an_actor_that_yields_gives_the_list_of_it() -> None:
+    @actor
+    def countdown(start: int) -> Iterator[int]:
+        yield from range(start, 0, -1)
+
+    with in_memory(countdown) as board:
+        task = submit("countdown", 3)
+        board.run()
+        assert result(task.task_id) == [3, 2, 1]
