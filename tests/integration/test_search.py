@@ -212,6 +212,25 @@ class TestByBoth:
         ranks = {h.name: (h.explanation.text_rank, h.explanation.vector_rank) for h in hits if h.explanation}
         assert ranks == {"both.md": (1, 1), "words.md": (2, 3), "vector.md": (None, 2)}
 
+    def test_a_hit_by_few_of_the_words_does_not_push_the_nearest_back(
+        self, store: DocumentStore, kb: KnowledgeBase
+    ) -> None:
+        # Given chunks in one language, and a question in another that shares a number with one of them
+        ingest(store, kb, "nearest.md", ["The queue is drained by its workers"], [direction(0, 0.1)])
+        ingest(store, kb, "second.md", ["Workers hold leases"], [direction(0, 0.2)])
+        ingest(store, kb, "number.md", ["Chapter 50"], [direction(0, 0.3)])
+
+        hits = store.search(kb, "50 个队列任务", direction(0), explain=True)
+
+        # Then what has the number counts by words as far as it holds the question's words, one of five
+        assert [hit.name for hit in hits] == ["number.md", "nearest.md", "second.md"]
+        assert [hit.name for hit in store.search(kb, "50 个队列任务", direction(0), weight=0.95)][:1] == [
+            "nearest.md"
+        ]
+        (by_words,) = [h.explanation for h in hits if h.explanation and h.explanation.text_rank]
+        assert by_words.text_coverage == pytest.approx(0.2)
+        assert by_words.text_contribution == pytest.approx(0.5 * 0.2)
+
     def test_a_hit_tells_where_it_comes_from(self, store: DocumentStore, kb: KnowledgeBase) -> None:
         ingest(store, kb, "a.md", ["first", "second lease"], [direction(0), direction(1)])
         document = store.documents.list(kb).items[0]
@@ -339,3 +358,57 @@ def test_a_hit_says_where_the_words_are(store: DocumentStore, kb: KnowledgeBase)
     (hit,) = store.search(kb, "retry the 任务 队列 file", None, mode="text", highlight=True)
 
     assert [text[start:end] for start, end in hit.highlights or ()] == ["Retries", "任务", "队列", "ﬁles"]
+
+
+class TestByWordsInALargeKnowledgeBase:
+    """Beyond a size chunks are found by the rarest words, since to rank all that hold any takes too long."""
+
+    @pytest.fixture
+    def large(self, store: DocumentStore, database: Any, monkeypatch: pytest.MonkeyPatch) -> KnowledgeBase:
+        """300 chunks: "common" is in all, "half" and "任务" in one half, "even" in the other."""
+        monkeypatch.setattr("pipelines.documents.store.search.MOST_RANKED", 20)
+        kb = store.knowledge_bases.create("ann", "large", "Large", MODEL, DIM)
+        texts = [f"common {'half 任务' if n % 2 else 'even'} own{n}" for n in range(300)]
+        texts[211] += " rare"
+        ingest(store, kb, "a.md", texts, random_vectors(300))
+        with session(database):
+            database.execute_sql("ANALYZE chunks")
+        return store.knowledge_bases.get("large")
+
+    @pytest.mark.parametrize(
+        ("question", "first"),
+        [
+            ("is it common or rare", 211),
+            ("common half own7", 7),
+            ("own7 rare and common", 7),
+            ("任务 own9", 9),
+            ("务 own9", 9),
+        ],
+    )
+    def test_the_rarest_words_find_what_the_common_ones_are_in_as_well(
+        self, database: Any, large: KnowledgeBase, question: str, first: int
+    ) -> None:
+        search = Search(database, exact_up_to=100)
+
+        hits = search(large, question, None, mode="text", explain=True)
+
+        assert hits[0].start == 100 * first
+        best = search(large, question, None, mode="text", limit=1)
+        assert Search(database)(large, question, None, mode="text", limit=1) == best
+
+    @pytest.mark.parametrize(
+        ("question", "holds"), [("common", "common"), ("common half", "half"), ("任务 even", "任务")]
+    )
+    def test_words_that_are_all_common_still_find_a_page(
+        self, database: Any, large: KnowledgeBase, question: str, holds: str
+    ) -> None:
+        hits = Search(database, exact_up_to=100)(large, question, None, mode="text")
+
+        assert len(hits) == 10
+        assert all(holds in hit.text for hit in hits)
+
+    @pytest.mark.parametrize("question", ["the of and", "", "nowhere", "\x00", "':* & |"])
+    def test_words_that_no_chunk_holds_find_nothing(
+        self, database: Any, large: KnowledgeBase, question: str
+    ) -> None:
+        assert Search(database, exact_up_to=100)(large, question, None, mode="text") == []

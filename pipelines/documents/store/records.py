@@ -120,11 +120,13 @@ class Reembedding:
 class Explanation:
     """How a hit earned its score: its rank (from 1) and raw score in each half that found it.
 
-    The score is the sum of both contributions; a half's is its weight times 61 / (60 + rank).
+    The score is the sum of both contributions; a half's is its weight times 61 / (60 + rank), and that of
+    the words times ``text_coverage``, the share of the question's words that the hit holds.
     """
 
     text_rank: int | None
     text_score: float | None  # ts_rank
+    text_coverage: float | None  # above 0, at most 1
     vector_rank: int | None
     vector_score: float | None  # cosine similarity, -1 to 1
     text_weight: float
@@ -135,7 +137,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that a search found; ``score`` is at most 1, which is first place in both halves."""
+    """A chunk that a search found; ``score`` is at most 1: first place in both halves, with all words."""
 
     text: str
     score: float

@@ -1,4 +1,7 @@
-"""Hybrid search in one statement: the best by words and the best by vector, fused by their ranks."""
+"""Hybrid search in one statement: the best by words and the best by vector, fused by their ranks.
+
+A hit's share of the words counts as much as its rank by words (see ``coverage``).
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,6 +16,7 @@ from pipelines.documents.store.filters import Filter
 from pipelines.documents.store.highlights import highlights
 from pipelines.documents.store.indexes import EXACT_UP_TO
 from pipelines.documents.store.lexemes import query_lexemes
+from pipelines.documents.store.rarity import narrowed
 from pipelines.documents.store.records import Explanation, Hit, KnowledgeBase
 from tasks.database import session
 from tasks.errors import InvalidField
@@ -24,21 +28,33 @@ CANDIDATES = 50  # of each half
 RANK_CONSTANT = 60  # of Reciprocal Rank Fusion: the larger, the less the first places stand out
 MOST_HITS = 1000
 EXACT_SHARE = 0.005  # of all rows: HNSW looks at 20,000, so that enough of a larger share are among them
+MOST_RANKED = 5_000  # by words: to read and rank that many takes about 20 ms
 # What a filter leaves may all be far from the question, where HNSW does not come: exact for longer.
 FILTERED_EXACT = 5
 EVERYTHING = Filter()
 
 # Only for this transaction. HNSW finds its nearest first and filters by knowledge base after: it must go
-# on until enough are left. A plan kept from another knowledge base would be the wrong one for this.
+# on until enough are left. A plan kept from another knowledge base would be the wrong one for this. To start
+# parallel workers takes longer than they save, and they were started for the half of a UNION that is not run.
 _SETTINGS = """
 SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
-       set_config('plan_cache_mode', 'force_custom_plan', true)"""
+       set_config('plan_cache_mode', 'force_custom_plan', true),
+       set_config('max_parallel_workers_per_gather', '0', true)"""
+
+# Materialized, so that the planner does not hope to come upon enough matches early and read the whole table.
+# It is read lazily, query by query: what is beyond the limit is never ranked.
+_MATCHING = """
+SELECT c.document_id, c.version, c.ordinal, ts_rank(c.tsv, to_tsquery('english', %(words)s), 1) AS score
+FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version {filter}
+WHERE c.kb = %(kb)s AND c.generation = %(generation)s
+    AND c.tsv @@ to_tsquery('english', %(found_by_{n})s)"""
 
 _BY_TEXT = """
-SELECT c.document_id, c.ordinal, ts_rank(c.tsv, to_tsquery('english', %(words)s), 1) AS score
-FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version {filter}
-WHERE c.kb = %(kb)s AND c.generation = %(generation)s AND c.tsv @@ to_tsquery('english', %(words)s)
-ORDER BY score DESC, c.document_id, c.ordinal LIMIT %(candidates)s"""
+SELECT document_id, ordinal, t.score,
+       (SELECT avg((c.tsv @@ word)::int)::float8 FROM asked) AS coverage
+FROM (SELECT * FROM (SELECT * FROM matching LIMIT %(most_ranked)s) m
+      ORDER BY score DESC, document_id, ordinal LIMIT %(candidates)s) t
+JOIN chunks c USING (document_id, version, ordinal) WHERE c.generation = %(generation)s"""
 
 # HNSW looks at 20,000 rows at most. A knowledge base with a small share of all rows would come back
 # incomplete, one with few rows is read as fast: both are searched exactly (`+ 0` hides the index).
@@ -55,11 +71,19 @@ UNION ALL
 
 _DISTANCE = "(c.embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}))"
 
-_NO_TEXT = "SELECT NULL::uuid AS document_id, NULL::int AS ordinal, NULL::real AS score WHERE false"
+_NO_TEXT = """
+SELECT NULL::uuid AS document_id, NULL::int AS ordinal, NULL::real AS score, NULL::float8 AS coverage
+WHERE false"""
 _NO_VECTOR = "SELECT NULL::uuid AS document_id, NULL::int AS ordinal, NULL::float8 AS distance WHERE false"
 
+# A rank says nothing of how good the best is: among chunks in another language the first one by words holds
+# a number of the question, or a name. So a hit by words counts by the share of the words that it holds.
 _SEARCH = """
-WITH few AS MATERIALIZED (
+WITH asked AS MATERIALIZED (
+    SELECT DISTINCT word
+    FROM unnest(%(asked)s::text[]) AS a (text), to_tsquery('english', text) AS word WHERE numnode(word) > 0
+), matching AS MATERIALIZED ({matching}
+), few AS MATERIALIZED (
     SELECT greatest(%(exact)s, %(exact_share)s * reltuples)::bigint AS chunks
     FROM pg_class WHERE oid = 'chunks'::regclass
 ), size AS MATERIALIZED (
@@ -73,13 +97,14 @@ WITH few AS MATERIALIZED (
 ), fused AS (
     SELECT document_id, ordinal, t.rank AS text_rank, t.score AS text_score,
            v.rank AS vector_rank, 1 - v.distance AS vector_score,
-           coalesce(%(text_weight)s::float8 / (%(k)s + t.rank), 0)
+           t.coverage AS text_coverage,
+           coalesce(%(text_weight)s::float8 * t.coverage / (%(k)s + t.rank), 0)
            + coalesce(%(vector_weight)s::float8 / (%(k)s + v.rank), 0) AS score
     FROM by_text t FULL JOIN by_vector v USING (document_id, ordinal)
     ORDER BY score DESC, document_id, ordinal LIMIT %(limit)s
 )
 SELECT c.text, f.score, d.id, d.name, c.heading_path, c.start_offset, c.end_offset, c.tokens,
-       f.text_rank, f.text_score, f.vector_rank, f.vector_score
+       f.text_rank, f.text_score, f.text_coverage, f.vector_rank, f.vector_score
 FROM fused f JOIN documents d ON d.id = f.document_id
 JOIN chunks c ON c.document_id = d.id AND c.version = d.version AND c.generation = %(generation)s
     AND c.ordinal = f.ordinal
@@ -89,7 +114,8 @@ ORDER BY f.score DESC, f.document_id, f.ordinal"""
 class Search:
     """Finds the chunks of a knowledge base that answer a question.
 
-    Knowledge bases of up to ``exact_up_to`` chunks are searched exactly, larger ones by HNSW.
+    Knowledge bases of up to ``exact_up_to`` chunks are searched exactly, larger ones by HNSW and by the
+    rarest words.
     """
 
     def __init__(self, database: PooledPostgresqlDatabase, *, exact_up_to: int = EXACT_UP_TO) -> None:
@@ -117,33 +143,46 @@ class Search:
         words are. Raises `InvalidField`.
         """
         _check(kb, vector, limit, mode, weight)
-        values = {
-            "kb": kb.key,
-            "generation": kb.generation,
-            "words": query_lexemes(text),
-            "vector": None if vector is None else _vector_literal(vector),
-            "candidates": max(CANDIDATES, limit),
-            "limit": limit,
-            "exact": self._exact_up_to * (FILTERED_EXACT if filter else 1),
-            "exact_share": EXACT_SHARE * (FILTERED_EXACT if filter else 1),
-            "k": RANK_CONSTANT,
-            **_weights(mode, weight),
-        }
+        values = self._values(kb, text, vector, limit, filter) | _weights(mode, weight)
+        most = None if mode == "vector" or kb.chunks <= self._exact_up_to else max(MOST_RANKED, limit)
         condition, wanted = filter.condition()
         with session(self._database), self._database.atomic():
             self._database.execute_sql(_SETTINGS)
-            rows = self._database.execute_sql(_statement(kb.dim, mode, condition), values | wanted).fetchall()
+            words = values["words"]
+            queries = [words] if most is None else narrowed(self._database, words.split(" | "), most)
+            values |= wanted | {"most_ranked": most} | {f"found_by_{n}": one for n, one in enumerate(queries)}
+            statement = _statement(kb.dim, mode, condition, len(queries))
+            rows = self._database.execute_sql(statement, values).fetchall()
             marks = highlights(self._database, text, [row[0] for row in rows]) if highlight else None
         share = _share(mode, weight)
         hits = [_hit(row, share if explain else None) for row in rows]
         return hits if marks is None else [replace(h, highlights=m) for h, m in zip(hits, marks, strict=True)]
 
+    def _values(
+        self, kb: KnowledgeBase, text: str, vector: Vector | None, limit: int, filter: Filter
+    ) -> dict[str, Any]:
+        words = query_lexemes(text)
+        patience = FILTERED_EXACT if filter else 1
+        return {
+            "kb": kb.key,
+            "generation": kb.generation,
+            "words": words,
+            "asked": words.split(" | "),
+            "vector": None if vector is None else _vector_literal(vector),
+            "candidates": max(CANDIDATES, limit),
+            "limit": limit,
+            "exact": self._exact_up_to * patience,
+            "exact_share": EXACT_SHARE * patience,
+            "k": RANK_CONSTANT,
+        }
 
-def _statement(dim: int, mode: Mode, condition: str) -> str:
+
+def _statement(dim: int, mode: Mode, condition: str, queries: int) -> str:
     """The SQL; the dimension is written out, because only then the planner sees that an index fits."""
     by_vector = _BY_VECTOR.format(distance=_DISTANCE.format(dim=dim), dim=dim, filter=condition)
     return _SEARCH.format(
-        by_text=_NO_TEXT if mode == "vector" else _BY_TEXT.format(filter=condition),
+        matching=" UNION ALL ".join(_MATCHING.format(filter=condition, n=n) for n in range(queries)),
+        by_text=_NO_TEXT if mode == "vector" else _BY_TEXT,
         by_vector=_NO_VECTOR if mode == "text" else by_vector,
         filter=condition,
     )
@@ -185,15 +224,16 @@ def _hit(row: Sequence[Any], share: float | None) -> Hit:
 
 
 def _explanation(raw: Sequence[Any], share: float) -> Explanation:
-    text_rank, text_score, vector_rank, vector_score = raw
+    text_rank, text_score, coverage, vector_rank, vector_score = raw
     return Explanation(
         text_rank=text_rank,
         text_score=text_score,
+        text_coverage=coverage,
         vector_rank=vector_rank,
         vector_score=vector_score,
         text_weight=1 - share,
         vector_weight=share,
-        text_contribution=_contribution(1 - share, text_rank),
+        text_contribution=_contribution((1 - share) * (coverage or 0), text_rank),
         vector_contribution=_contribution(share, vector_rank),
     )
 
