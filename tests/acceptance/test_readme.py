@@ -65,11 +65,11 @@ def test_every_command_runs_in_the_order_of_the_readme(embedded: Deployment) -> 
 def test_the_example_modules_are_served(tmp_path: Path) -> None:
     # Given the README's modules, on PYTHONPATH
     examples = re.findall(r"```python\n(# (\w+\.py).*?)```", README, re.S)
-    assert [name for _, name in examples] == ["shop.py", "shelf.py", "desk.py", "test_shop.py"]
+    assert [name for _, name in examples] == ["shop.py", "shelf.py", "harbour.py", "desk.py", "test_shop.py"]
     for text, name in examples:
         (tmp_path / name).write_text(text, encoding="utf-8")
     environ = {
-        "CALLBOARD_ACTORS": "shop,shelf",
+        "CALLBOARD_ACTORS": "shop,shelf,harbour",
         "PYTHONPATH": f"{REPOSITORY}:{tmp_path}",
         "CALLBOARD_PROCESSES": "1",
     }
@@ -86,6 +86,10 @@ def test_the_example_modules_are_served(tmp_path: Path) -> None:
         shelves = {"task_type": "count_books", "payload": [["Emma"], [], ["Ulysses", "Dune"]]}
         counted = running.http.post("/api/v1/tasks", json=shelves).json()["task_id"]
         assert running.wait_for_task(counted)["result"] == 3
+        # And so does what is composed of everything
+        composed = {"task_type": "harbour", "payload": "Bergen"}
+        run = running.http.post("/api/v1/tasks", json=composed).json()["task_id"]
+        assert running.wait_for_task(run)["result"] == {"tons": 2_400, "last": "Bergen 3 is sound"}
         # And a program gets results without HTTP
         said = run_python("desk.py", folder=tmp_path, data=running.log.parent / "data")
         assert said == "completed order 7: tea\n{'parcels': 2} 2\n"
