@@ -2,9 +2,10 @@
 
 A limit is judged when a task is claimed, under the lock of its key: no two claims take the last place. What
 finds none is *parked*: it stays queued, with its rank, but is not ready. Whatever leaves ``running`` gives
-its place back, and after its commit the best ranks of those that are parked become ready, as many as there
-are places. That is done under the same lock: either the claim that parks a task sees the free place, or who
-unparks sees the task. The clock looks for what nobody unparked, because its process died.
+its place back, and then the best ranks of those that are parked become ready, as many as there are places:
+under the same lock, in the same transaction or, while somebody else has the lock, in one after it. So either
+the claim that parks a task sees the free place, or who unparks sees the task. The clock looks for what
+nobody unparked, because its process died.
 
 Nobody overtakes a parked task of the same key that has the better rank, as far as there are no more places.
 """
@@ -20,7 +21,7 @@ from tasks.ledger.locks import try_lock
 from tasks.ledger.transaction import SKIPPED, Transaction
 
 #: Keys share so many locks: one for each would fill Postgres's table of locks.
-LOCKS = 1_024
+LOCKS = 256
 #: How many tasks behind one that finds no place are parked with it, and how many keys one sweep looks at.
 BATCH = 500
 
@@ -125,9 +126,12 @@ def park(tx: Transaction, over: Collection[UUID]) -> None:
 
 
 def follow(tx: Transaction) -> None:
-    """Have the next of each key looked at, after the commit, of which a place became free here."""
+    """Unpark the next of each key of which a place became free here; after the commit if it is judged now."""
+    locked = try_lock(tx, {_lock_of(key) for key in tx.freed})
+    _unpark(tx, {key for key in tx.freed if _lock_of(key) in locked})
     for key in sorted(tx.freed):
-        tx.follow_up("unpark", Unpark(key), 1)
+        if _lock_of(key) not in locked:
+            tx.follow_up("unpark", Unpark(key), 1)
 
 
 def unpark(tx: Transaction, items: Sequence[Unpark]) -> list[object]:
