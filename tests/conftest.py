@@ -2,15 +2,17 @@
 
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
+from pipelines.bootstrap import migrate_all
 from tasks.database import connect
 from tasks.migrations import migrate
-from tests.support.databases import fresh_database
+from tests.support.databases import empty, fresh_database
 from tests.support.servers import RabbitNode, postgres_server, rabbitmq_server
 
 # A busy machine makes any example slow: nothing here is wrong because it took long.
@@ -43,9 +45,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _keep_bytecode(config)
     if not os.environ.get(SEEDS_VARIABLE):
         seeds = [str(random.randrange(10**6)) for _ in range(config.getoption("--seeds"))]
         os.environ[SEEDS_VARIABLE] = ",".join(seeds)
+
+
+def _keep_bytecode(config: pytest.Config) -> None:
+    """Where no bytecode may lie beside the sources, let our hundreds of processes share it elsewhere."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) and not os.environ.get("PYTHONPYCACHEPREFIX"):
+        folder = tempfile.TemporaryDirectory(prefix="callboard-bytecode-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        config.add_cleanup(lambda: os.environ.pop("PYTHONPYCACHEPREFIX"))
+        os.environ["PYTHONPYCACHEPREFIX"] = folder.name
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -82,11 +94,21 @@ def rabbit_node() -> Iterator[RabbitNode]:
         yield node
 
 
-@pytest.fixture
-def database_url(postgres_url: str) -> Iterator[str]:
-    """A fresh, empty database."""
+@pytest.fixture(scope="session")
+def used_database_url(postgres_url: str) -> Iterator[str]:
+    """A migrated database for one test after the other."""
     with fresh_database(postgres_url) as url:
+        database = connect(url)
+        migrate_all(database)
+        database.close_all()
         yield url
+
+
+@pytest.fixture
+def database_url(used_database_url: str) -> str:
+    """A migrated database without a row."""
+    empty(used_database_url)
+    return used_database_url
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +129,7 @@ def shared(url: str) -> Iterator[PooledPostgresqlDatabase]:
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[PooledPostgresqlDatabase]:
-    """A peewee database on a fresh, empty database."""
+    """A peewee database on a migrated database without a row."""
     database = connect(database_url)
     yield database
     database.close_all()

@@ -20,9 +20,10 @@ from pipelines.documents.store import (
     NewChunk,
     VectorsMissing,
 )
-from tasks.database import session
+from tasks.database import connect, session
 from tasks.errors import Conflict, InvalidField, NotFound
 from tasks.migrations import migrate
+from tests.support.databases import fresh_database
 
 DIM = 8
 MODEL = "toy"
@@ -30,7 +31,6 @@ MODEL = "toy"
 
 @pytest.fixture
 def store(database: Any) -> DocumentStore:
-    migrate(database, MIGRATIONS)
     return DocumentStore(database)
 
 
@@ -564,11 +564,14 @@ class TestVersions:
         assert store.knowledge_bases.get("kb_123").chunks == 2500
 
 
-def test_the_schema_is_applied_once(database: Any) -> None:
-    assert migrate(database, MIGRATIONS) == [
-        "0001_documents.sql",
-        "0002_metadata.sql",
-        "0003_reembedding.sql",
-        "0004_runs.sql",
-    ]
-    assert migrate(database, MIGRATIONS) == []
+def test_the_schema_is_applied_once(postgres_url: str) -> None:
+    with fresh_database(postgres_url) as url:
+        database = connect(url)
+        assert migrate(database, MIGRATIONS) == [
+            "0001_documents.sql",
+            "0002_metadata.sql",
+            "0003_reembedding.sql",
+            "0004_runs.sql",
+        ]
+        assert migrate(database, MIGRATIONS) == []
+        database.close_all()

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.documents.store import MIGRATIONS, Content, DocumentStore, KnowledgeBase, NewChunk
+from pipelines.documents.store import Content, DocumentStore, KnowledgeBase, NewChunk
 from pipelines.documents.store.filters import Filter
 from pipelines.documents.store.indexes import ensure_vector_index
 from pipelines.documents.store.search import Search
 from tasks.database import session
 from tasks.errors import InvalidField
-from tasks.migrations import migrate
 
 DIM = 8
 MODEL = "toy"
@@ -25,7 +24,6 @@ Vector = npt.NDArray[np.float32]
 
 @pytest.fixture
 def store(database: Any) -> DocumentStore:
-    migrate(database, MIGRATIONS)
     return DocumentStore(database)
 
 
