@@ -12,6 +12,7 @@ import msgspec
 from actors.context import current_task
 from pipelines.composition import Done, Pipeline, stage
 from pipelines.documents.embedding import embed_missing
+from pipelines.documents.errors import EmbeddingRefused
 from pipelines.documents.stages import BATCH, Workshop
 from pipelines.documents.store.records import KnowledgeBase, Reembedding, Span
 
@@ -65,10 +66,16 @@ def switch(parts: list[Copied]) -> Copied:
     verbs = shop.store.reembeddings
     claimed = verbs.of_run(kb, run_id)
     parts = list(parts)
+    left: list[tuple[Span, int]] = []
     shop.store.ensure_vector_index(claimed.dim)
     while not verbs.switch(kb, claimed):
-        late = _batches(verbs.spans(kb, claimed))
-        parts += [_copy(shop, kb, claimed, batch) for batch in late]
+        before, left = left, verbs.spans(kb, claimed)
+        if left and left == before:
+            raise EmbeddingRefused(
+                f"Some vectors of {claimed.embedder} that are there have not {claimed.dim} dimensions: "
+                "another model must have had this name. Give the model of the endpoint a new one."
+            )
+        parts += [_copy(shop, kb, claimed, batch) for batch in _batches(left)]
     return Copied(sum(part.embedded for part in parts), sum(part.reused for part in parts))
 
 

@@ -15,6 +15,7 @@ from pipelines.bootstrap import Kit, open_kit
 from pipelines.documents.store.errors import Superseded
 from pipelines.worker import make_worker
 from tasks.database import session
+from tasks.records import Task
 from tasks.settings import Settings
 from tasks.states import FINAL
 from tests.support.api import api_on
@@ -61,12 +62,14 @@ class Cellar:
         return UUID(answer.json["task_id"])
 
     def result(self, task_id: UUID) -> Any:
-        def task() -> Any:
-            return self.kit.queries.task(task_id)
+        task = eventually(lambda: self.ended(task_id), 30)
+        assert task.status == "completed", task.error
+        return task.result
 
-        eventually(lambda: task().status in FINAL, 30)
-        assert task().status == "completed", task().error
-        return task().result
+    def ended(self, task_id: UUID) -> Task | None:
+        """The task, once it is over."""
+        task = self.kit.queries.task(task_id)
+        return task if task is not None and task.status in FINAL else None
 
     def found(self, kb: str, q: str, limit: int = 10) -> list[str]:
         """What is found by vectors alone, in order."""
@@ -205,6 +208,23 @@ def test_by_the_model_that_it_has_or_without_documents_there_is_nothing_to_do(ce
             "removed": 0,
         }
         assert cellar.embedder("empty") == ("http:small", 16)
+
+
+def test_vectors_of_another_model_of_the_same_name_are_not_taken_for_those_of_this_one(
+    cellar: Cellar,
+) -> None:
+    # Given a text that was embedded in other dimensions, when another model had the name
+    cellar.create("changed", "port")
+    store = cellar.kit.workshop.store
+    text_hash = cellar.value("SELECT min(encode(text_hash, 'hex')) FROM chunks WHERE text LIKE '%%port%%'")
+    store.vectors.save("http:small", [bytes.fromhex(text_hash)], np.ones((1, 3), np.float32))
+
+    # When the knowledge base is to have that model, then this is refused, and it keeps what it has
+    run = cellar.reembed("changed")
+    task = eventually(lambda: cellar.ended(run), 30)
+    assert (task.status, task.error["code"]) == ("failed", "embedding_refused")
+    assert cellar.embedder("changed") == ("http:large", 24)
+    assert len(cellar.found("changed", "port")) == 10
 
 
 def test_what_was_cancelled_can_be_asked_for_again_and_leaves_nothing(
