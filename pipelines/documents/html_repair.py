@@ -7,7 +7,9 @@ from collections.abc import Iterator
 #: Deeper elements lose their tags, and never their text. The converter overflows its stack from some 300 on.
 DEEPEST = 150
 _TAG = re.compile(r"<(?:(!--)|(/?)([a-z][a-z0-9:\-]*)([^<>]*+>)?)", re.I)
-_PERMALINK = re.compile(r"<a\b[^<>]{0,500}\bclass\s*=\s*[\"']headerlink[\"'][^<>]{0,500}>[^<]{0,8}</a>", re.I)
+_PERMALINK = r"<a\b[^<>]{0,500}\bclass\s*=\s*[\"']headerlink[\"'][^<>]{0,500}>[^<]{0,8}</a>"
+_EMPTY_LINK = r"<a\b[^<>]*+>(?:\s|<img\b[^<>]*+>)*+</a\s*+>"
+_NO_TEXT = re.compile(f"{_PERMALINK}|{_EMPTY_LINK}", re.I)
 _CHARSET = re.compile(r"(charset\s*=\s*[\"']?\s*)[A-Za-z0-9_\-]+", re.I)
 _RAW_ENDS = {
     name: re.compile(f"</{name}(?![a-z0-9])", re.I) for name in ("script", "style", "textarea", "title")
@@ -95,7 +97,8 @@ def repaired(page: str) -> Iterator[str]:
     HTML lets authors leave out ``</p>``, ``</td>`` and others. The converter takes what follows for a part of
     the open element; it drops what lies deeper than it looks, and what follows the last open cell. It also
     fails on a form within a paragraph, such as the search box of many documentation pages: forms become divs.
-    The permalinks that such pages put behind their headings are no text.
+    And it fails on a paragraph of pictures alone, or of links around them; they are no text, nor are the
+    permalinks that documentation pages put behind their headings.
     """
     repair = _Repair()
     copied = at = 0
@@ -106,11 +109,11 @@ def repaired(page: str) -> Iterator[str]:
                 break
             continue
         is_end, name = bool(tag[2]), tag[3].lower()
-        permalink = _PERMALINK.match(page, tag.start()) if name == "a" else None
+        no_text = _NO_TEXT.match(page, tag.start()) if name == "a" else None
         yield page[copied : tag.start()]
-        if not permalink:
+        if not no_text:
             yield repair.end(name) if is_end else repair.start(name, tag[4] or "")
-        copied = at = permalink.end() if permalink else tag.end()
+        copied = at = no_text.end() if no_text else tag.end()
         if name in _RAW_ENDS and not is_end:
             raw_end = _RAW_ENDS[name].search(page, at)
             at = raw_end.start() if raw_end else len(page)
@@ -131,6 +134,8 @@ class _Repair:
         # Among elements without tags nobody can tell what lies in what.
         names, walls = _NOTHING if self._flattened else _ENDS.get(name, _NOTHING)
         closed = self._closed_from(self._place(names, walls, outermost=True))
+        if name == "img" and rest:
+            return closed
         if name == "meta":
             rest = _CHARSET.sub(r"\g<1>utf-8", rest)
         if name not in _VOID and not rest.endswith("/>"):

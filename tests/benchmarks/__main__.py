@@ -23,6 +23,7 @@ from tests.benchmarks.outcome import Outcome
 BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "progress": "tests.benchmarks.progress",
     "search": "tests.benchmarks.search",
+    "conversion": "tests.benchmarks.conversion",
     "fairness": "tests.benchmarks.fairness",
     "hostile": "tests.benchmarks.hostile",
     "reads": "tests.benchmarks.reads",

@@ -128,6 +128,12 @@ def test_elements_without_end_lose_their_tags_and_not_their_text(tmp_path: Path,
     assert "in the depth" in markdown
 
 
+def test_a_page_that_begins_with_linked_pictures_is_read(tmp_path: Path) -> None:
+    badge = '<a href="https://example.org"><img src="badge.svg" alt="badge"></a>'
+    page = f"<h1>Title</h1><p>{badge} {badge}</p><p><img src=a> <img src=b></p><p>text</p>"
+    assert converted(tmp_path, page.encode(), MediaType.HTML) == "# Title\n\ntext\n"
+
+
 def test_a_page_in_gb2312_is_read_as_it_declares(tmp_path: Path) -> None:
     page = '<html><head><meta charset="gb2312"></head><body><p>你好，世界。</p></body></html>'
     assert converted(tmp_path, page.encode("gb2312"), MediaType.HTML) == "你好，世界。\n"
