@@ -46,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     _keep_bytecode(config)
+    # As a supervisor tells its workers: where each BLAS takes all cores they only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if not os.environ.get(SEEDS_VARIABLE):
         seeds = [str(random.randrange(10**6)) for _ in range(config.getoption("--seeds"))]
         os.environ[SEEDS_VARIABLE] = ",".join(seeds)

@@ -15,24 +15,24 @@ from tests.faults.rabbit import Rabbit
 from tests.support.proxy import proxy_to
 from tests.support.waiting import eventually
 
-SUBMISSIONS = 1_000
 #: What is accepted but neither published nor taken: RabbitMQ knows nothing of it, or nobody knows if it does.
 UNDISPATCHED = """
 SELECT count(*) FROM task_state s WHERE s.id = ANY(%s) AND s.status = 'queued'
 AND (s.dispatch IS NULL OR EXISTS (SELECT FROM dispatches d WHERE d.id = s.dispatch))"""
 
 
+@pytest.mark.parametrize(("submissions", "kills"), [(400, 2), pytest.param(1_000, 6, marks=pytest.mark.slow)])
 def test_no_accepted_task_is_lost_when_the_api_is_killed_between_its_commits_and_its_messages(
-    board: Board, chance: random.Random, verdict: Verdict
+    board: Board, chance: random.Random, verdict: Verdict, submissions: int, kills: int
 ) -> None:
     # Given clients that submit without a pause
     api = board.start_api()
     board.start_clock()
     board.start_worker()
     board.wait_for_workers(1)
-    load = Load(api.url, effects(), count=SUBMISSIONS, clients=8)
+    load = Load(api.url, effects(), count=submissions, clients=8)
     # When the API is killed at random points, now the whole of it, now its worker alone
-    for point in sorted(chance.sample(range(1, SUBMISSIONS - 50), 6)):
+    for point in sorted(chance.sample(range(1, submissions - 50), kills)):
         eventually(lambda point=point: len(load.accepted) >= point, 60)  # type: ignore[misc]
         time.sleep(chance.uniform(0, 0.02))
         restarted_at = kill_api(api, whole=chance.random() < 0.7)
@@ -44,7 +44,7 @@ def test_no_accepted_task_is_lost_when_the_api_is_killed_between_its_commits_and
     accepted = load.wait(60)
     board.all_done()
     report = verdict(accepted, dispatched_after_s=round(dispatched_after, 1), refused=load.refused.total())
-    assert report.accepted == SUBMISSIONS
+    assert report.accepted == submissions
     assert report.completed == report.recorded
     assert dispatched_after < 5.0
 
