@@ -1450,7 +1450,9 @@ def test_an_uncertain_end_of_a_run_ends_it_once(record: Record, lossy: Lossy) ->
 
 
 class Killer:
-    """Terminates the ledger's Postgres backends again and again."""
+    """Terminates the ledger's Postgres backends again and again, but not for ever: work must get through."""
+
+    MOST = 30
 
     def __init__(self, url: str) -> None:
         self.kills = 0
@@ -1468,7 +1470,7 @@ class Killer:
 
     def _run(self) -> None:
         with psycopg.connect(self._url, autocommit=True) as connection:
-            while not self._enough.wait(0.15):
+            while self.kills < self.MOST and not self._enough.wait(0.15):
                 self.kills += connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
                     (NAME,),
