@@ -1,9 +1,11 @@
 """By which words of a question candidates are found, where too many chunks hold any of them to rank all."""
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, combinations
 
 from playhouse.pool import PooledPostgresqlDatabase
+
+MOST_PAIRED = 8  # words: 28 pairs
 
 # Postgres' own statistics know in what share of all chunks each of the commonest thousand lexemes is; what
 # is not among them counts as rare. A lone CJK character stands for all lexemes that it begins.
@@ -26,17 +28,20 @@ ORDER BY 2, place"""
 
 
 def narrowed(database: PooledPostgresqlDatabase, words: Sequence[str], most: int) -> list[str]:
-    """Queries for `to_tsquery` that find about ``most`` chunks that matter for ``words``, best query first.
+    """Queries for `to_tsquery` that find the chunks that matter for ``words``, the best ones first.
 
-    The rarest words tell the most, so chunks are found by as many of them as have ``most`` holders together.
-    If the rarest one alone has more, those that hold another one too come first. All words count in the
-    ranking, whatever a chunk is found by.
+    The rarest words tell the most, so chunks are found by as many of them as have ``most`` holders together,
+    and those that hold two of these come first. If the rarest one alone has more, those that hold another
+    word too come first. All words count in the ranking, whatever a chunk is found by.
     """
     held = database.execute_sql(_ROWS, {"words": list(words)}).fetchall()
     if not held:
         return [""]
-    rarest, others = held[0][0], " | ".join(word for word, _ in held[1:])
-    if held[0][1] > most:
-        return [f"{rarest} & ({others})", f"{rarest} & !({others})"] if others else [rarest]
     totals = accumulate(rows for _, rows in held)
-    return [" | ".join(word for (word, _), total in zip(held, totals, strict=True) if total <= most)]
+    chosen = [word for (word, _), total in zip(held, totals, strict=True) if total <= most]
+    either = " | ".join(chosen)
+    if chosen:
+        first = " | ".join(f"{one} & {other}" for one, other in combinations(chosen[:MOST_PAIRED], 2))
+    else:
+        either, first = held[0][0], " | ".join(f"{held[0][0]} & {other}" for other, _ in held[1:])
+    return [first, f"({either}) & !({first})"] if first else [either]

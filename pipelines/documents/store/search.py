@@ -28,7 +28,7 @@ CANDIDATES = 50  # of each half
 RANK_CONSTANT = 60  # of Reciprocal Rank Fusion: the larger, the less the first places stand out
 MOST_HITS = 1000
 EXACT_SHARE = 0.005  # of all rows: HNSW looks at 20,000, so that enough of a larger share are among them
-MOST_RANKED = 5_000  # by words: to read and rank that many takes about 20 ms
+MOST_RANKED = 3_000  # by words, in a large knowledge base: to read and rank that many takes about 15 ms
 # What a filter leaves may all be far from the question, where HNSW does not come: exact for longer.
 FILTERED_EXACT = 5
 EVERYTHING = Filter()
@@ -42,19 +42,27 @@ SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw
        set_config('max_parallel_workers_per_gather', '0', true)"""
 
 # Materialized, so that the planner does not hope to come upon enough matches early and read the whole table.
-# It is read lazily, query by query: what is beyond the limit is never ranked.
+# It is read lazily, query by query: what is beyond the limit is never ranked. Documents are joined for a
+# filter only, since a hash of all documents takes as long as the ranking. Of the best, one by one, it is
+# asked whether they are of the searchable version: a join would be that hash again.
 _MATCHING = """
 SELECT c.document_id, c.version, c.ordinal, ts_rank(c.tsv, to_tsquery('english', %(words)s), 1) AS score
-FROM chunks c JOIN documents d ON d.id = c.document_id AND d.version = c.version {filter}
+FROM chunks c {filter}
 WHERE c.kb = %(kb)s AND c.generation = %(generation)s
     AND c.tsv @@ to_tsquery('english', %(found_by_{n})s)"""
 
+_FILTERED = "JOIN documents d ON d.id = c.document_id {filter}"
+
 _BY_TEXT = """
-SELECT document_id, ordinal, t.score,
+SELECT document_id, ordinal, best.score,
        (SELECT avg((c.tsv @@ word)::int)::float8 FROM asked) AS coverage
-FROM (SELECT * FROM (SELECT * FROM matching LIMIT %(most_ranked)s) m
-      ORDER BY score DESC, document_id, ordinal LIMIT %(candidates)s) t
-JOIN chunks c USING (document_id, version, ordinal) WHERE c.generation = %(generation)s"""
+FROM (
+    SELECT ranked.*
+    FROM (SELECT * FROM (SELECT * FROM matching LIMIT %(most_ranked)s) m
+          ORDER BY score DESC, document_id, ordinal) ranked
+    WHERE version = (SELECT version FROM documents WHERE id = document_id)
+    ORDER BY ranked.score DESC, ranked.document_id, ranked.ordinal LIMIT %(candidates)s
+) best JOIN chunks c USING (document_id, version, ordinal) WHERE c.generation = %(generation)s"""
 
 # HNSW looks at 20,000 rows at most. A knowledge base with a small share of all rows would come back
 # incomplete, one with few rows is read as fast: both are searched exactly (`+ 0` hides the index).
@@ -180,8 +188,9 @@ class Search:
 def _statement(dim: int, mode: Mode, condition: str, queries: int) -> str:
     """The SQL; the dimension is written out, because only then the planner sees that an index fits."""
     by_vector = _BY_VECTOR.format(distance=_DISTANCE.format(dim=dim), dim=dim, filter=condition)
+    filtered = _FILTERED.format(filter=condition) if condition else ""
     return _SEARCH.format(
-        matching=" UNION ALL ".join(_MATCHING.format(filter=condition, n=n) for n in range(queries)),
+        matching=" UNION ALL ".join(_MATCHING.format(filter=filtered, n=n) for n in range(queries)),
         by_text=_NO_TEXT if mode == "vector" else _BY_TEXT,
         by_vector=_NO_VECTOR if mode == "text" else by_vector,
         filter=condition,
