@@ -151,9 +151,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """How a hit earned its score, which is the sum of both contributions.
 
-    Ranks begin with 1; ``text_score`` is Postgres' ts_rank, ``text_coverage`` the share of the question's
-    words that the hit holds, ``vector_score`` the cosine (-1 to 1); null where a half did not find the hit.
-    A contribution is weight · 61 / (60 + rank), that of the words times their coverage.
+    Ranks begin with 1; ``text_score`` is Postgres' ts_rank, ``vector_score`` the cosine (-1 to 1), and
+    ``text_coverage``, in hybrid searches alone, the share of the question's words that the hit holds; null
+    where a half did not find the hit. A contribution is weight · 61 / (60 + rank), times the coverage if any.
     """
 
     text_rank: int | None

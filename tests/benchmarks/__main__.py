@@ -26,6 +26,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "conversion": "tests.benchmarks.conversion",
     "fairness": "tests.benchmarks.fairness",
     "hostile": "tests.benchmarks.hostile",
+    "library": "tests.benchmarks.library",
     "reads": "tests.benchmarks.reads",
     "streams": "tests.benchmarks.streams",
     "throughput": "tests.benchmarks.throughput",

@@ -120,8 +120,9 @@ class Reembedding:
 class Explanation:
     """How a hit earned its score: its rank (from 1) and raw score in each half that found it.
 
-    The score is the sum of both contributions; a half's is its weight times 61 / (60 + rank), and that of
-    the words times ``text_coverage``, the share of the question's words that the hit holds.
+    The score is the sum of both contributions; a half's is its weight times 61 / (60 + rank). In a hybrid
+    search that of the words is multiplied by ``text_coverage``, the share of the question's words that the
+    hit holds; it is None elsewhere.
     """
 
     text_rank: int | None

@@ -1,6 +1,6 @@
 """Hybrid search in one statement: the best by words and the best by vector, fused by their ranks.
 
-A hit's share of the words counts as much as its rank by words (see ``coverage``).
+In a hybrid search a hit by words counts by the share of the words that it holds, too (its ``coverage``).
 """
 
 import math
@@ -28,7 +28,7 @@ CANDIDATES = 50  # of each half
 RANK_CONSTANT = 60  # of Reciprocal Rank Fusion: the larger, the less the first places stand out
 MOST_HITS = 1000
 EXACT_SHARE = 0.005  # of all rows: HNSW looks at 20,000, so that enough of a larger share are among them
-MOST_RANKED = 3_000  # by words, in a large knowledge base: to read and rank that many takes about 15 ms
+MOST_RANKED = 2_000  # by words, in a large knowledge base: to read and rank that many takes about 10 ms
 # What a filter leaves may all be far from the question, where HNSW does not come: exact for longer.
 FILTERED_EXACT = 5
 EVERYTHING = Filter()
@@ -54,8 +54,7 @@ WHERE c.kb = %(kb)s AND c.generation = %(generation)s
 _FILTERED = "JOIN documents d ON d.id = c.document_id {filter}"
 
 _BY_TEXT = """
-SELECT document_id, ordinal, best.score,
-       (SELECT avg((c.tsv @@ word)::int)::float8 FROM asked) AS coverage
+SELECT document_id, ordinal, best.score, {coverage} AS coverage
 FROM (
     SELECT ranked.*
     FROM (SELECT * FROM (SELECT * FROM matching LIMIT %(most_ranked)s) m
@@ -78,6 +77,9 @@ UNION ALL
  ORDER BY {distance} LIMIT %(candidates)s)"""
 
 _DISTANCE = "(c.embedding::halfvec({dim}) <=> %(vector)s::halfvec({dim}))"
+
+_COVERAGE = "(SELECT avg((c.tsv @@ word)::int)::float8 FROM asked)"
+_NO_COVERAGE = "NULL::float8"  # by words alone, no rank has to hold against another half's
 
 _NO_TEXT = """
 SELECT NULL::uuid AS document_id, NULL::int AS ordinal, NULL::real AS score, NULL::float8 AS coverage
@@ -106,7 +108,7 @@ WITH asked AS MATERIALIZED (
     SELECT document_id, ordinal, t.rank AS text_rank, t.score AS text_score,
            v.rank AS vector_rank, 1 - v.distance AS vector_score,
            t.coverage AS text_coverage,
-           coalesce(%(text_weight)s::float8 * t.coverage / (%(k)s + t.rank), 0)
+           coalesce(%(text_weight)s::float8 * coalesce(t.coverage, 1) / (%(k)s + t.rank), 0)
            + coalesce(%(vector_weight)s::float8 / (%(k)s + v.rank), 0) AS score
     FROM by_text t FULL JOIN by_vector v USING (document_id, ordinal)
     ORDER BY score DESC, document_id, ordinal LIMIT %(limit)s
@@ -188,10 +190,11 @@ class Search:
 def _statement(dim: int, mode: Mode, condition: str, queries: int) -> str:
     """The SQL; the dimension is written out, because only then the planner sees that an index fits."""
     by_vector = _BY_VECTOR.format(distance=_DISTANCE.format(dim=dim), dim=dim, filter=condition)
+    coverage = _COVERAGE if mode == "hybrid" else _NO_COVERAGE
     filtered = _FILTERED.format(filter=condition) if condition else ""
     return _SEARCH.format(
         matching=" UNION ALL ".join(_MATCHING.format(filter=filtered, n=n) for n in range(queries)),
-        by_text=_NO_TEXT if mode == "vector" else _BY_TEXT,
+        by_text=_NO_TEXT if mode == "vector" else _BY_TEXT.format(coverage=coverage),
         by_vector=_NO_VECTOR if mode == "text" else by_vector,
         filter=condition,
     )
@@ -242,7 +245,7 @@ def _explanation(raw: Sequence[Any], share: float) -> Explanation:
         vector_score=vector_score,
         text_weight=1 - share,
         vector_weight=share,
-        text_contribution=_contribution((1 - share) * (coverage or 0), text_rank),
+        text_contribution=_contribution((1 - share) * (1 if coverage is None else coverage), text_rank),
         vector_contribution=_contribution(share, vector_rank),
     )
 
