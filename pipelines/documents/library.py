@@ -124,8 +124,9 @@ class Library:
         return _document(self._store.documents.get(self._kb(kb_id, owner), document_id))
 
     def delete_document(self, kb_id: str, document_id: UUID, *, owner: str | None) -> None:
-        """Remove a document with all its versions and chunks. Raises `NotFound`."""
+        """Remove a document with its versions, chunks, texts, and vectors of its own. Raises `NotFound`."""
         self._store.documents.delete(self._kb(kb_id, owner), document_id)
+        self._sources.forget_texts(document_id)
 
     def search(
         self,

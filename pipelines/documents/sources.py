@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -102,6 +103,10 @@ class Sources:
         if not self._blobs.exists(key):
             self._blobs.put_file(key, path)
         return Kept(key, digest.hexdigest(), size)
+
+    def forget_texts(self, document_id: UUID) -> None:
+        """Remove what a document was converted to."""
+        self._blobs.delete(f"texts/{document_id}")
 
     def _name(self, path: Path) -> str:
         root = next(root for root in self._roots if path.is_relative_to(root))

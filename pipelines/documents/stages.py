@@ -204,7 +204,8 @@ def _store_version(
                     )
             return duplicate, kb.embedder
         except VectorsMissing:
-            # Since then the knowledge base has got another embedder, or another one has given it up.
+            # Since then the knowledge base has got another embedder, or another document that had these texts
+            # was deleted with their vectors.
             _, kb = _shop_and_kb()
             embedder = shop.embedder(kb.embedder)
             texts = {one.text_hash: one.text for one in chunks}

@@ -11,6 +11,7 @@ from tasks.states import FINAL
 from tests.support.api import api_on
 from tests.support.books import pieces
 from tests.support.processes import Installation
+from tests.support.waiting import eventually
 from tests.support.word_vectors import take_the_place_of_e5
 
 ACTORS = "tests.support.quick_worker"
@@ -57,6 +58,40 @@ def test_an_edit_embeds_its_own_chunks_and_no_search_sees_a_mixture_or_a_gap(
             is_new = [not set(answer) <= before for answer in answers]
             assert is_new == sorted(is_new)
             assert (is_new[0], is_new[-1]) == (False, True)
+
+
+def test_nothing_that_was_made_of_a_deleted_document_is_left_and_a_run_that_had_its_texts_goes_on(
+    board: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_the_place_of_e5(monkeypatch.setattr)
+    parts = pieces(8, paragraphs=20, words=WORDS)
+    with api_on(board.kit) as api:
+        # Given a document, and the same one on its way into another knowledge base, where nothing is embedded
+        for kb in ("gone", "coming"):
+            api.simulate_post("/api/v1/knowledge-bases", json={"kb_id": kb, "name": kb})
+        worker = board.start_worker(ACTORS=ACTORS)
+        first = send(api, "gone", parts)
+        result = board.finished(first).result
+        worker.kill()
+        run = send(api, "coming", parts)
+        passing = board.start_worker(ACTORS=ACTORS, queues=["documents", "convert"])
+        eventually(lambda: ("embed", 0, "queued") in board.stages(run), 20)
+        passing.kill()
+        embedding = board.start_worker(ACTORS=ACTORS, queues=["embed"])
+        eventually(lambda: ("store", 0, "queued") in board.stages(run), 20)
+        embedding.kill()
+
+        # When the first one is deleted, then its text, its chunks and their vectors are gone
+        path = f"/api/v1/knowledge-bases/gone/documents/{result['document_id']}"
+        assert api.simulate_delete(path).status_code == 204
+        assert board.value("SELECT count(*) FROM chunks WHERE document_id = %s", result["document_id"]) == 0
+        assert board.value("SELECT count(*) FROM vectors WHERE run_id = %s", first) == 0
+        assert list((board.folder / "blobs" / "texts").glob(f"{result['document_id']}*")) == []
+
+        # and the other one embeds what it had counted on
+        board.start_worker(ACTORS=ACTORS)
+        assert board.finished(run).status == "completed", board.task(run).error
+        assert board.finished(run).result["embedded"] == result["chunks"]
 
 
 def a_book_of(pages: int) -> list[str]:

@@ -284,6 +284,17 @@ class TestDocuments:
             with pytest.raises(NotFound):
                 verb(kb, document.id)
 
+    def test_deleting_one_leaves_of_its_vectors_only_those_that_others_have(
+        self, store: DocumentStore, kb: KnowledgeBase
+    ) -> None:
+        document = ingest(store, kb, "a.txt", ["mine", "ours"])
+        ingest(store, kb, "b.txt", ["ours", "theirs"])
+
+        store.documents.delete(kb, document.id)
+
+        hashes = [hash_of(text) for text in ("mine", "ours", "theirs")]
+        assert store.vectors.missing(MODEL, hashes) == {hash_of("mine")}
+
     def test_another_knowledge_bases_document_is_not_found(
         self, store: DocumentStore, kb: KnowledgeBase
     ) -> None:
@@ -486,6 +497,7 @@ class TestVersions:
         assert len(chunk_rows(store, database)) == 3
 
         assert store.versions.remove_old(document.id) == 2
+        assert store.vectors.missing(MODEL, [hash_of("one"), hash_of("three")]) == {hash_of("one")}
         assert store.versions.remove_old(document.id) == 0
         assert chunk_rows(store, database) == [(2, "three")]
 
@@ -572,6 +584,7 @@ def test_the_schema_is_applied_once(postgres_url: str) -> None:
             "0002_metadata.sql",
             "0003_reembedding.sql",
             "0004_runs.sql",
+            "0005_text_hashes.sql",
         ]
         assert migrate(database, MIGRATIONS) == []
         database.close_all()

@@ -11,12 +11,19 @@ from playhouse.pool import PooledPostgresqlDatabase
 from pipelines.documents.store.checks import LONGEST_DOCUMENT_NAME, checked_name
 from pipelines.documents.store.models import DocumentRow
 from pipelines.documents.store.records import Document, KnowledgeBase, Page
+from pipelines.documents.store.vectors import FORGET_ORPHANS
 from tasks.database import session
 from tasks.errors import NotFound
 from tasks.ids import new_id
 
 _DESCRIBE = """
 UPDATE documents SET metadata = %s::jsonb, updated_at = now() WHERE id = %s AND metadata <> %s::jsonb"""
+
+_LOCK = "SELECT id FROM documents WHERE kb = %s AND id = %s FOR UPDATE"
+
+_HASHES = "SELECT coalesce(array_agg(DISTINCT text_hash), '{}') FROM chunks WHERE document_id = %s"
+
+_DELETE = "DELETE FROM documents WHERE id = %s"
 
 
 class Documents:
@@ -101,12 +108,16 @@ class Documents:
             return bool(self._database.execute_sql(_DESCRIBE, (value, document_id, value)).rowcount)
 
     def delete(self, kb: KnowledgeBase, document_id: UUID) -> None:
-        """Remove the document with all versions and chunks. Raises `NotFound`."""
-        mine = (DocumentRow.kb == kb.key) & (DocumentRow.id == document_id)
-        with session(self._database):
-            gone = DocumentRow.delete().where(mine).execute(self._database)
-        if not gone:
-            raise _not_found(document_id)
+        """Remove the document with all versions and chunks, and the vectors that no other one has.
+
+        A run that counted on one of those embeds that text again. Raises `NotFound`.
+        """
+        with session(self._database), self._database.atomic():
+            if self._database.execute_sql(_LOCK, (kb.key, document_id)).fetchone() is None:
+                raise _not_found(document_id)
+            (hashes,) = self._database.execute_sql(_HASHES, (document_id,)).fetchone()
+            self._database.execute_sql(_DELETE, (document_id,))
+            self._database.execute_sql(FORGET_ORPHANS, (kb.embedder, hashes))
 
     def _first(self, query: Any) -> Document | None:
         with session(self._database):

@@ -32,6 +32,15 @@ _FORGET = """
 DELETE FROM vectors v
 WHERE created_at < %s AND NOT EXISTS (SELECT FROM chunks c WHERE c.text_hash = v.text_hash)"""
 
+#: Of a model's vectors for some hashes, removes those whose text is in no chunk. In one order and waiting for
+#: nobody: two that remove chunks with the same texts cannot deadlock.
+FORGET_ORPHANS = """
+DELETE FROM vectors WHERE (model, text_hash) IN (
+    SELECT v.model, v.text_hash FROM vectors v
+    WHERE v.model = %s AND v.text_hash = ANY(%s)
+      AND NOT EXISTS (SELECT FROM chunks c WHERE c.text_hash = v.text_hash)
+    ORDER BY v.text_hash FOR UPDATE SKIP LOCKED)"""
+
 
 class Vectors:
     """Embeddings by (model, hash of the text)."""

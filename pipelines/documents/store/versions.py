@@ -13,6 +13,7 @@ from pipelines.documents.store.errors import VectorsMissing
 from pipelines.documents.store.knowledge_bases import LOCK_SHARED
 from pipelines.documents.store.lexemes import document_lexemes
 from pipelines.documents.store.records import Content, NewChunk
+from pipelines.documents.store.vectors import FORGET_ORPHANS
 from tasks.database import session
 from tasks.errors import Conflict, NotFound
 
@@ -55,6 +56,11 @@ UPDATE documents SET version = %(version)s, chunks = %(count)s, media_type = %(m
        size_bytes = %(size_bytes)s, sha256 = %(sha256)s, cut = %(cut)s::jsonb,
        metadata = coalesce(%(metadata)s::jsonb, metadata), updated_at = now()
 WHERE id = %(document_id)s AND version < %(version)s"""
+
+_OLD_HASHES = """
+SELECT k.embedder, coalesce(array_agg(DISTINCT c.text_hash), '{}')
+FROM chunks c JOIN documents d ON d.id = c.document_id AND c.version < d.version
+JOIN knowledge_bases k ON k.key = d.kb WHERE d.id = %s GROUP BY k.embedder"""
 
 _REMOVE_OLD = """
 DELETE FROM chunks c USING documents d
@@ -112,13 +118,17 @@ class Versions:
             return self._flip(document_id, version, len(chunks), content)
 
     def remove_old(self, document_id: UUID) -> int:
-        """Remove the chunks of versions before the searchable one; how many.
+        """Remove the chunks of versions before the searchable one and vectors only they had; how many chunks.
 
         The run that made that one may begin another one from now on.
         """
         with session(self._database), self._database.atomic():
             self._database.execute_sql(_FORGET, (document_id,))
-            return int(self._database.execute_sql(_REMOVE_OLD, (document_id,)).rowcount)
+            old = self._database.execute_sql(_OLD_HASHES, (document_id,)).fetchone()
+            removed = int(self._database.execute_sql(_REMOVE_OLD, (document_id,)).rowcount)
+            if old is not None:
+                self._database.execute_sql(FORGET_ORPHANS, old)
+            return removed
 
     def _keep_embedder(self, document_id: UUID) -> None:
         """Until the end of the transaction its knowledge base keeps the model that it has."""
