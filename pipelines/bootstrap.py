@@ -11,6 +11,7 @@ from actors.submission import Defaults, Submission
 from pipelines.catalogue import Catalogue, collect
 from pipelines.documents.embedding import Models
 from pipelines.documents.equipment import endpoint_of, equip
+from pipelines.documents.housekeeping import Housekeeping
 from pipelines.documents.library import Library
 from pipelines.documents.reembedder import Orders, Reembedder
 from pipelines.documents.reembedding import reembedding
@@ -66,6 +67,9 @@ class Kit:
         )
         self.graphs = RunGraphs(self.catalogue, self.queries, self.details)
         self.recoverer = Recoverer(self.catalogue, self.queries, self.defaults)
+        self.housekeeping = Housekeeping(
+            self.workshop.store, self.workshop.blobs, self.queries, document_processing.name
+        )
         self.library = Library(
             self.workshop.store,
             self.workshop.sources,

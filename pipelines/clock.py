@@ -41,6 +41,9 @@ def main() -> int:
         kept = Retention(others=DAY * settings.retention_days, failed=DAY * settings.dead_letter_days)
         clock = Clock(kit.ledger, kit.queries, coroner, kit.open_settler(), dispatcher, kept)
         listener = Listener(kit.database_url, {READY_CHANNEL: clock.wake}).start()
+        threading.Thread(
+            target=kit.housekeeping.run, args=(stop,), name="callboard-housekeeping", daemon=True
+        ).start()
         clock.run(stop)
         listener.close()
         coroner.close()

@@ -180,6 +180,15 @@ class Queries:
             rows = TaskRow.select(TaskRow.payload).where(TaskRow.run_id == run_id, TaskRow.stage == stage)
             return [row.payload for row in rows.order_by(TaskRow.stage_index)]
 
+    def found_in_open_runs(self, task_type: str, pattern: str) -> list[str]:
+        """What a regular expression finds first in each payload of runs of a type that may still go on.
+
+        Those that failed may be recovered, so they count.
+        """
+        with session(self._database):
+            rows = self._database.execute_sql(_FOUND, {"type": task_type, "pattern": pattern}).fetchall()
+            return [row[0] for row in rows]
+
     def unsettled_runs(self, limit: int = 200) -> list[UUID]:
         """Runs that nothing will move by itself: no stage of theirs is unfinished, or one has ended badly."""
         with session(self._database):
@@ -335,6 +344,12 @@ SELECT count(*) FILTER (WHERE asked), count(*) FILTER (WHERE asked AND NOT over)
 FROM (SELECT s.status, s.status IN ('completed', 'failed', 'cancelled') AS over,
         %(stages)s::text[] IS NULL OR t.stage = ANY(%(stages)s) AS asked
     FROM tasks t JOIN task_state s USING (id) WHERE t.run_id = %(run)s) stage"""
+
+_FOUND = """
+SELECT DISTINCT substring(t.payload::text FROM %(pattern)s)
+FROM tasks r JOIN task_state s ON s.id = r.id JOIN tasks t ON t.id = r.id OR t.run_id = r.id
+WHERE r.task_type = %(type)s AND r.run_id IS NULL AND s.status NOT IN ('completed', 'cancelled')
+AND substring(t.payload::text FROM %(pattern)s) IS NOT NULL"""
 
 _BACKLOG = """
 SELECT q.name, (SELECT count(*) FROM (

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -46,6 +47,22 @@ class Blobs:
     def exists(self, key: str) -> bool:
         """Whether there are bytes under a key."""
         return bool(self._fs.exists(self._path(key)))
+
+    def modified(self, key: str) -> datetime | None:
+        """When bytes were put under a key; None if there are none."""
+        try:
+            at: datetime = self._fs.modified(self._path(key))
+        except FileNotFoundError:
+            return None
+        return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+    def names(self, folder: str) -> list[str]:
+        """What lies in a folder."""
+        try:
+            paths: list[str] = self._fs.ls(self._path(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        return [path.rstrip("/").rpartition("/")[2] for path in paths]
 
     @contextmanager
     def as_file(self, key: str, suffix: str = "") -> Iterator[Path]:

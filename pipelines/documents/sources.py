@@ -4,6 +4,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,8 @@ from tasks.errors import InvalidField, NotFound
 
 BLOB = re.compile(r"sources/[0-9a-f]{64}")
 READ_BYTES = 1 << 20
+#: Sources that were put so lately are not removed, whether or not a task has them yet.
+FRESH = timedelta(minutes=30)
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -100,7 +103,9 @@ class Sources:
                 digest.update(block)
                 size += len(block)
         key = f"sources/{digest.hexdigest()}"
-        if not self._blobs.exists(key):
+        modified = self._blobs.modified(key)
+        # What is older may be about to be removed, since nobody needed it until now.
+        if modified is None or modified < datetime.now(UTC) - FRESH:
             self._blobs.put_file(key, path)
         return Kept(key, digest.hexdigest(), size)
 

@@ -119,6 +119,18 @@ class Documents:
             self._database.execute_sql(_DELETE, (document_id,))
             self._database.execute_sql(FORGET_ORPHANS, (kb.embedder, hashes))
 
+    def exists(self, document_id: UUID) -> bool:
+        """Whether there is a document."""
+        with session(self._database):
+            query = DocumentRow.select().where(DocumentRow.id == document_id)
+            return bool(query.exists(self._database))
+
+    def hashes(self) -> set[str]:
+        """The SHA-256 of all documents, of whatever knowledge base."""
+        with session(self._database):
+            query = DocumentRow.select(DocumentRow.sha256).distinct()
+            return {row.sha256 for row in query.execute(self._database)}
+
     def _first(self, query: Any) -> Document | None:
         with session(self._database):
             rows = list(query.limit(1).execute(self._database))
