@@ -394,6 +394,20 @@ class TestByWordsInALargeKnowledgeBase:
         best = search(large, question, None, mode="text", limit=1)
         assert Search(database)(large, question, None, mode="text", limit=1) == best
 
+    def test_what_a_filter_leaves_is_ranked_whole_if_it_is_little(
+        self, store: DocumentStore, database: Any, large: KnowledgeBase
+    ) -> None:
+        # Given a document beside the large one, that says nothing but a common word
+        ingest(store, large, "b.md", ["common"], [direction(0)])
+        wanted = [one.id for one in store.documents.list(large).items if one.name == "b.md"]
+
+        # When the question has a rarer word too, which would find other chunks
+        hits = Search(database, exact_up_to=100)(
+            large, "common own7", None, mode="text", filter=Filter(documents=wanted)
+        )
+
+        assert [hit.name for hit in hits] == ["b.md"]
+
     @pytest.mark.parametrize(
         ("question", "holds"), [("common", "common"), ("common half", "half"), ("任务 even", "任务")]
     )

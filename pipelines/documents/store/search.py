@@ -51,6 +51,10 @@ FROM chunks c {filter}
 WHERE c.kb = %(kb)s AND c.generation = %(generation)s
     AND c.tsv @@ to_tsquery('english', %(found_by_{n})s)"""
 
+_KEPT = """
+SELECT coalesce(sum(chunks), 0) FROM (
+    SELECT chunks FROM documents d WHERE kb = %(kb)s AND chunks > 0 {filter} LIMIT %(exact)s + 1) d"""
+
 _FILTERED = "JOIN documents d ON d.id = c.document_id {filter}"
 
 _BY_TEXT = """
@@ -154,19 +158,27 @@ class Search:
         """
         _check(kb, vector, limit, mode, weight)
         values = self._values(kb, text, vector, limit, filter) | _weights(mode, weight)
-        most = None if mode == "vector" or kb.chunks <= self._exact_up_to else max(MOST_RANKED, limit)
         condition, wanted = filter.condition()
+        values |= wanted
         with session(self._database), self._database.atomic():
             self._database.execute_sql(_SETTINGS)
-            words = values["words"]
+            all_ranked = mode == "vector" or self._is_small(kb, values, condition)
+            most, words = None if all_ranked else max(MOST_RANKED, limit), values["words"]
             queries = [words] if most is None else narrowed(self._database, words.split(" | "), most)
-            values |= wanted | {"most_ranked": most} | {f"found_by_{n}": one for n, one in enumerate(queries)}
+            values |= {"most_ranked": most} | {f"found_by_{n}": one for n, one in enumerate(queries)}
             statement = _statement(kb.dim, mode, condition, len(queries))
             rows = self._database.execute_sql(statement, values).fetchall()
             marks = highlights(self._database, text, [row[0] for row in rows]) if highlight else None
         share = _share(mode, weight)
         hits = [_hit(row, share if explain else None) for row in rows]
         return hits if marks is None else [replace(h, highlights=m) for h, m in zip(hits, marks, strict=True)]
+
+    def _is_small(self, kb: KnowledgeBase, values: dict[str, Any], condition: str) -> bool:
+        """Whether so few chunks are looked at that all that hold any of the words can be ranked."""
+        if kb.chunks <= self._exact_up_to or not condition:
+            return kb.chunks <= self._exact_up_to
+        (kept,) = self._database.execute_sql(_KEPT.format(filter=condition), values).fetchone()
+        return bool(kept <= self._exact_up_to)
 
     def _values(
         self, kb: KnowledgeBase, text: str, vector: Vector | None, limit: int, filter: Filter
