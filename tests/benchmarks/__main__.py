@@ -25,6 +25,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "search": "tests.benchmarks.search",
     "conversion": "tests.benchmarks.conversion",
     "fairness": "tests.benchmarks.fairness",
+    "ingestion": "tests.benchmarks.ingestion",
     "hostile": "tests.benchmarks.hostile",
     "library": "tests.benchmarks.library",
     "reads": "tests.benchmarks.reads",
