@@ -36,6 +36,15 @@ BaseId = Annotated[
 # What is checked elsewhere is described here, for readers of the OpenAPI document.
 _STATUS = f"({'|'.join((*STATES, *GROUPS))})"
 Statuses = Annotated[str, Meta(max_length=200, extra_json_schema={"pattern": f"^{_STATUS}(,{_STATUS})*$"})]
+_ID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+Ids = Annotated[
+    str,
+    Meta(
+        description="Ids, by commas or repeated.",
+        max_length=4_000,
+        extra_json_schema={"pattern": f"^{_ID}(,{_ID})*$"},
+    ),
+]
 TasksMeant = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/TasksMeant"})]
 OneOfBatch = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/TaskRequest"})]
 
@@ -142,9 +151,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     explain: bool = False
     highlight: bool = False
     weight: Annotated[float, Meta(ge=0, le=1)] = 0.5
-    document_id: Annotated[str, Meta(description="Ids, by commas or repeated.", max_length=4_000)] | None = (
-        None
-    )
+    document_id: Ids | None = None
 
 
 class KnowledgeBaseRequest(msgspec.Struct, frozen=True, kw_only=True):

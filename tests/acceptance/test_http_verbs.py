@@ -104,7 +104,7 @@ def shout(kit: Kit) -> None:
             is_first = claim.stage == "gather_words"
             result = list(task.payload["words"]) if is_first else task.payload.upper()
             following = settler.after(claim, result)
-            done = Complete(claim.id, claim.token, result, following.successors, claim.run_id)
+            done = Complete(claim.id, claim.token, result, following.successors)
             kit.ledger.complete(claim, done).result(5)
             settler.settle(claim.run_id)
 

@@ -80,9 +80,7 @@ def test_what_was_sent_lately_stays(kit: Kit, tmp_path: Path) -> None:
     assert kit.workshop.blobs.exists(source)
 
 
-def test_texts_and_chunks_go_with_the_document_and_the_run_that_they_are_of(
-    kit: Kit, tmp_path: Path
-) -> None:
+def test_texts_and_chunks_go_with_the_document_and_the_run_that_they_are_of(kit: Kit, tmp_path: Path) -> None:
     # Given what a run has left of a document that is gone, and of one that is there
     blobs = kit.workshop.blobs
     kb = kit.workshop.store.knowledge_bases.get("kept", "")

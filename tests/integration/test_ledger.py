@@ -499,7 +499,7 @@ def test_the_successors_of_a_stage_are_created_once(record: Record) -> None:
     (claim,) = record.fetch()
 
     for _ in range(2):  # each time with new ids, as the flow makes them
-        assert record.complete(claim, "done", successors=[a_stage(run_id, "second")], run_id=run_id) is True
+        assert record.complete(claim, "done", successors=[a_stage(run_id, "second")]) is True
 
     assert record.one("SELECT count(*) FROM tasks WHERE run_id = %s AND stage = 'second'", run_id) == 1
     assert record.one("SELECT count(*) FROM task_state") == 3
@@ -695,7 +695,10 @@ def test_cancels_and_finishes_that_cross_each_other_all_get_an_answer(record: Re
     claims = record.fetch(limit=100)
     other = Ledger(record.url).start()
     try:
-        finishes = [record.ledger.complete(c, Complete(c.id, c.token, 1, (), c.run_id, 50.0)) for c in claims]
+        finishes = [
+            record.ledger.complete(c, Complete(c.id, c.token, 1, (), RunProgress(c.run_id, 50.0)))
+            for c in claims
+        ]
         cancels = [other.cancel(run_id) for run_id, _ in runs]
         answers = [future.result(20) for future in finishes]
         assert [future.result(20) for future in cancels] == ["cancelled"] * 10
@@ -1394,7 +1397,9 @@ def test_an_uncertain_take_publishes_all_that_it_has_stamped(record: Record, los
 def test_an_uncertain_completion_is_true_and_its_successors_exist_once(record: Record, lossy: Lossy) -> None:
     run_id, _ = a_run(record)
     (claim,) = record.fetch()
-    completion = Complete(claim.id, claim.token, "done", [a_stage(run_id, "second")], run_id, 50.0)
+    completion = Complete(
+        claim.id, claim.token, "done", [a_stage(run_id, "second")], RunProgress(run_id, 50.0)
+    )
 
     assert uncertain(lossy, lambda ledger: ledger.complete(claim, completion)) is True
 

@@ -38,7 +38,7 @@ from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.records import Event
 from tasks.states import FINAL, is_legal
-from tasks.values import Claimed, Complete, NewTask, TaskError
+from tasks.values import Claimed, Complete, NewTask, RunProgress, TaskError
 
 QUEUE, TYPE, RUN = "default", "work", "lengths"
 TYPES = [TYPE, f"{RUN}.split", f"{RUN}.measure", f"{RUN}.total"]
@@ -394,15 +394,8 @@ class LedgerMachine(RuleBasedStateMachine):
             actor = next(step.actor for step in PIPELINE.stages if step.name == claim.stage)
             result = actor.run(msgspec.json.decode(claim.payload))
             following = flow.after(PIPELINE, claim, result, DEFAULTS)
-            completion = Complete(
-                claim.id,
-                claim.token,
-                result,
-                following.successors,
-                claim.run_id,
-                following.progress,
-                following.phase,
-            )
+            told = RunProgress(claim.run_id, following.progress, following.phase, following.details)
+            completion = Complete(claim.id, claim.token, result, following.successors, told)
         answer = self.world.workers[worker].complete(claim, completion).result(SECONDS)
         # A repeated complete with the same token is answered as the first one was.
         assert answer is self._is_valid(claim, done=("completed",))

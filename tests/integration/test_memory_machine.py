@@ -16,7 +16,7 @@ from tasks.memory import Clock, MemoryLedger, MemoryQueries, Store
 from tasks.ports import Questions, Verbs
 from tasks.queries import Queries
 from tasks.records import Page, Task, TaskFilter
-from tasks.values import Advance, Claimed, Complete, NewTask, TaskError
+from tasks.values import Advance, Claimed, Complete, NewTask, RunProgress, TaskError
 
 QUEUE, TYPE = "default", "work"
 OOPS = TaskError("actor_error", "RuntimeError: oops")
@@ -136,7 +136,8 @@ class Twins(RuleBasedStateMachine):
         successors = [self._stage(run_id, "second", 0)] if follows and run_id is not None else []
 
         def complete(side: Side, claim: Claimed) -> bool:
-            completion = Complete(claim.id, claim.token, {"r": [1]}, successors, run_id, 50.0, "second")
+            told = None if run_id is None else RunProgress(run_id, 50.0, "second")
+            completion = Complete(claim.id, claim.token, {"r": [1]}, successors, told)
             return side.ledger.complete(claim, completion).result(10)
 
         self._asked(held, complete)

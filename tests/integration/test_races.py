@@ -59,7 +59,7 @@ class Process:
     def finish(self, claim: Claimed, result: Any) -> None:
         """Complete a stage as the recorded call does: what follows is looked at after the commit."""
         following = flow.after(LENGTHS, claim, result, DEFAULTS)
-        completion = Complete(claim.id, claim.token, result, following.successors, claim.run_id)
+        completion = Complete(claim.id, claim.token, result, following.successors)
         assert self.ledger.complete(claim, completion).result(10)
         assert claim.run_id is not None
         self.settler.settle_soon(claim.run_id, claim)

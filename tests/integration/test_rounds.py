@@ -84,7 +84,7 @@ class Record:
         completion = Complete(claim.id, claim.token, result)
         if claim.run_id is not None:
             following = flow.after(LENGTHS, claim, result, DEFAULTS)
-            completion = Complete(claim.id, claim.token, result, following.successors, claim.run_id)
+            completion = Complete(claim.id, claim.token, result, following.successors)
         return self.ledger.complete(claim, completion).result(10)
 
     def begin_run(self, text: str = "a bc") -> UUID:
