@@ -103,6 +103,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
+    chunk_size: int | None = None
+    chunk_overlap: int | None = None
+    chunk_unit: str | None = None
     metadata: dict[str, Any] = {}
     duplicate_of: UUID | None = None
     task_id: UUID | None = None

@@ -13,7 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from api.client import Accepted, ApiError, Client, KnowledgeBase, Progress, is_temporary
+from api.client import Accepted, ApiError, Client, Document, KnowledgeBase, Progress, is_temporary
+from api.known import Known
 from api.selection import Source
 from tasks.errors import CallboardError
 from tasks.records import Task
@@ -154,12 +155,15 @@ def ingest(
 ) -> Report:
     """Send every document, ``at_once`` at a time, and follow it to its end (unless ``wait`` is false).
 
-    A document that fails is reported and the others go on; an error that would meet all of them (no server,
-    no right to write) is raised.
+    A file that is there already, with these bytes and cut like that, is not sent again. A document that fails
+    is reported and the others go on; an error that would meet all of them (no server, no right to write) is
+    raised.
     """
     began = time.monotonic()
     stop = threading.Event()
-    carrier = _Carrier(client, kb, watcher or Unwatched(), dict(options or {}), wait, stop)
+    options = dict(options or {})
+    known = Known.ask(client, kb, options, len(sources))
+    carrier = _Carrier(client, kb, watcher or Unwatched(), options, known, wait, stop)
     with ThreadPoolExecutor(at_once, thread_name_prefix="ingest") as pool:
         futures = [pool.submit(carrier.carry, source) for source in sources]
         try:
@@ -181,6 +185,7 @@ class _Carrier:
         kb: str,
         watcher: Watcher,
         options: dict[str, Any],
+        known: Known,
         wait: bool,
         stop: threading.Event,
     ) -> None:
@@ -188,6 +193,7 @@ class _Carrier:
         self._kb = kb
         self._watcher = watcher
         self._options = options
+        self._known = known
         self._wait = wait
         self._stop = stop
 
@@ -202,6 +208,9 @@ class _Carrier:
 
     def _outcome(self, source: Source) -> DocumentReport:
         try:
+            there = None if isinstance(source.place, str) else self._known.same(source.name, source.place)
+            if there is not None:
+                return _unchanged(source, there)
             accepted = self._patiently(lambda: self._upload(source))
         except OSError as error:
             message = f"{source.origin} cannot be read: {error.strerror or error}"
@@ -256,6 +265,17 @@ def _raise_first(futures: Sequence[Future[DocumentReport]]) -> None:
 
 def _failed(source: Source, failure: Failure) -> DocumentReport:
     return DocumentReport(name=source.name, path=source.origin, outcome=Outcome.FAILED, error=failure)
+
+
+def _unchanged(source: Source, there: Document) -> DocumentReport:
+    return DocumentReport(
+        name=source.name,
+        path=source.origin,
+        outcome=Outcome.UNCHANGED,
+        document_id=str(there.document_id),
+        version=there.version,
+        chunks=there.chunks,
+    )
 
 
 def _sent(source: Source, accepted: Accepted) -> DocumentReport:

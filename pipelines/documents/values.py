@@ -132,7 +132,10 @@ class KnowledgeBase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A document as users see it; ``version`` 0 is not searchable (yet), or by its ``duplicate_of`` alone."""
+    """A document as users see it; ``version`` 0 is not searchable (yet), or by its ``duplicate_of`` alone.
+
+    It is cut by ``chunk_size``, ``chunk_overlap`` and ``chunk_unit``; they are null before it has a version.
+    """
 
     document_id: UUID
     name: str
@@ -141,6 +144,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     version: int
     chunks: int
+    chunk_size: int | None
+    chunk_overlap: int | None
+    chunk_unit: ChunkUnit | None
     task_id: UUID | None
     duplicate_of: UUID | None
     metadata: dict[str, Any]

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -79,11 +79,18 @@ class Documents:
     """A server that takes documents in; each ends as its entry says: a result, an error or a refusal.
 
     Every document is seen once in the stage ``embed`` and then in its end. ``refuse_first`` is the answer
-    to the very first upload.
+    to the very first upload, ``there`` the documents that it lists.
     """
 
-    def __init__(self, ends: Mapping[str, Any], *, refuse_first: httpx.Response | None = None) -> None:
+    def __init__(
+        self,
+        ends: Mapping[str, Any],
+        *,
+        refuse_first: httpx.Response | None = None,
+        there: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self._ends = ends
+        self._there = list(there)
         self._refusal = refuse_first
         self._names: dict[str, str] = {}
         self._seen: set[str] = set()
@@ -93,12 +100,20 @@ class Documents:
         self.most_at_once = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and "/knowledge-bases/" in request.url.path:
+            return self._tell(request.url.path)
         with self._lock:
             self.asked.append(request.method)
             if request.method == "POST":
                 return self._take(_name_in(request))
             task_id = request.url.path.removesuffix("/status").rpartition("/")[2]
             return self._look(task_id) if request.url.path.endswith("/status") else self._end(task_id)
+
+    def _tell(self, path: str) -> httpx.Response:
+        if path.endswith("/documents"):
+            page = {"total": len(self._there), "total_is_exact": True, "next_cursor": None}
+            return httpx.Response(200, json={"documents": self._there} | page)
+        return httpx.Response(200, json={"kb_id": "kb", "name": "kb", "documents": len(self._there)})
 
     def _take(self, name: str) -> httpx.Response:
         if self._refusal is not None:

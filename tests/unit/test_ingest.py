@@ -1,5 +1,6 @@
 """Documents are sent, followed to their end and counted."""
 
+import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from api.client import ApiError, Client, Progress, ServerUnreachable
 from api.ingest import DocumentReport, Outcome, Report, ensure_knowledge_base, ingest
 from api.selection import Source
-from tests.support.answers import Documents, Script, problem
+from tests.support.answers import DOCUMENT_ID, Documents, Script, problem
 
 
 class Notes:
@@ -81,6 +82,38 @@ def test_each_outcome_is_told_apart_and_counted(tmp_path: Path) -> None:
     assert report.counts[Outcome.SENT] == 0
     assert report.failed[0].error is not None
     assert report.failed[0].error.code == "unreadable_document"
+
+
+def there(name: str, text: str, **fields: Any) -> dict[str, Any]:
+    """A document as the API lists it, with this content."""
+    content = text.encode()
+    whole = {"document_id": DOCUMENT_ID, "name": name, "version": 3, "chunks": 5, "size_bytes": len(content)}
+    whole |= {"sha256": hashlib.sha256(content).hexdigest(), "duplicate_of": None, "metadata": {}}
+    return whole | {"chunk_size": 1_000, "chunk_overlap": 200, "chunk_unit": "characters"} | fields
+
+
+def test_a_file_that_is_there_as_it_is_costs_a_hash_and_is_not_sent(tmp_path: Path) -> None:
+    # Given a knowledge base with documents: one as the file is, others with other bytes, cuts or no version
+    names = ("same", "other", "cut", "unstored")
+    known = [
+        there("same", "the content of same"),
+        there("other", "the content of thae"),
+        there("cut", "the content of cut", chunk_size=500),
+        there("unstored", "the content of unstored", version=0),
+    ]
+    server = Documents({name: {"version": 4} for name in names[1:]}, there=known)
+
+    # When the files are ingested
+    report = sent(tmp_path, server, *names)
+
+    # Then the first is unchanged, and only the others were sent
+    assert [one.outcome for one in report.documents] == [Outcome.UNCHANGED, *[Outcome.CHANGED] * 3]
+    assert (report.documents[0].version, report.documents[0].chunks) == (3, 5)
+    assert server.asked.count("POST") == 3
+
+    # And with other options it is sent
+    server = Documents({"same": {"version": 4}}, there=known)
+    assert sent(tmp_path, server, "same", options={"chunk_size": 500}).documents[0].version == 4
 
 
 def test_the_watcher_is_told_the_stages_of_every_document(tmp_path: Path) -> None:
