@@ -98,7 +98,7 @@ def _pdf_file(contents: Sequence[bytes], text: str) -> bytes:
             b" /Contents %d 0 R >>" % (first_page + 2 * index + 1)
         )
         objects.append(_stream(content))
-    return _numbered(objects)
+    return pdf_file(objects)
 
 
 def _to_unicode(text: str) -> bytes:
@@ -117,7 +117,8 @@ def _stream(data: bytes) -> bytes:
     return b"<< /Length %d >>\nstream\n%s\nendstream" % (len(data), data)
 
 
-def _numbered(objects: Sequence[bytes]) -> bytes:
+def pdf_file(objects: Sequence[bytes]) -> bytes:
+    """A PDF of these objects, numbered from 1 on; the first is its root."""
     file = bytearray(b"%PDF-1.4\n")
     offsets = []
     for number, body in enumerate(objects, start=1):

@@ -329,20 +329,6 @@ def _locked(package: bytes) -> bytes:
     return bytes(changed)
 
 
-def _pdf(objects: list[bytes]) -> bytes:
-    file = bytearray(b"%PDF-1.5\n")
-    offsets = []
-    for number, body in enumerate(objects, start=1):
-        offsets.append(len(file))
-        file += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    table = len(file)
-    file += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    for offset in offsets:
-        file += b"%010d 00000 n \n" % offset
-    file += b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, table)
-    return bytes(file)
-
-
 def _pdf_page(contents: bytes, resources: bytes = b"") -> list[bytes]:
     return [
         b"<< /Type /Catalog /Pages 2 0 R >>",
@@ -359,7 +345,7 @@ def _pdf_stream(block: bytes, count: int, *, twice: bool = False) -> bytes:
     filters = b"/FlateDecode"
     if twice:
         packed, filters = zlib.compress(packed, 9), b"[/FlateDecode /FlateDecode]"
-    return _pdf(_pdf_page(_stream(packed, b"/Filter " + filters)))
+    return documents.pdf_file(_pdf_page(_stream(packed, b"/Filter " + filters)))
 
 
 def _stream(content: bytes, entries: bytes = b"") -> bytes:
@@ -377,10 +363,10 @@ def _pdf_of_forms() -> bytes:
     draw = b"/X Do " * 10
     pages = _pdf_page(_stream(draw), b"/XObject << /X 5 0 R >>")
     levels = [form(draw, b"/XObject << /X %d 0 R >>" % (6 + level)) for level in range(9)]
-    return _pdf([*pages, *levels, form(b"BT /F1 12 Tf 60 700 Td (ha) Tj ET", font)])
+    return documents.pdf_file([*pages, *levels, form(b"BT /F1 12 Tf 60 700 Td (ha) Tj ET", font)])
 
 
 def _circular_pdf() -> bytes:
     pages = _pdf_page(_stream(b""))
     pages[1] = b"<< /Type /Pages /Kids [2 0 R 2 0 R] /Count 1000000 >>"
-    return _pdf(pages)
+    return documents.pdf_file(pages)
