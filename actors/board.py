@@ -33,12 +33,18 @@ FIRST_LOOK, LAST_LOOK, GROWTH = 0.005, 0.25, 1.5
 class Bell(Protocol):
     """What wakes those who wait for a task. A hint only: who waits looks now and then, too."""
 
+    def listen(self) -> None:
+        """Begin to listen, if nobody did yet."""
+
     def wait(self, task_id: UUID, seconds: float) -> None:
         """Return when something may have happened to a task, after ``seconds`` at the latest."""
 
 
 class Sleeping:
     """The bell of a process that hears of nothing."""
+
+    def listen(self) -> None:
+        """There is nothing to hear."""
 
     def wait(self, task_id: UUID, seconds: float) -> None:
         """Sleep."""
@@ -192,6 +198,7 @@ class Board:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         interval = FIRST_LOOK
+        self._ask(self._bell.listen)
         while (task := self.status(task_id)).status not in FINAL:
             left = interval if deadline is None else min(interval, deadline - time.monotonic())
             if left <= 0:

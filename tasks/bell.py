@@ -19,6 +19,17 @@ class Bell:
         self._lock = threading.Lock()
         self._listens = False
 
+    def listen(self) -> None:
+        """Begin to listen, if nobody did yet.
+
+        While CPython starts a thread, an exception for the thread that starts it may hit the new one: no
+        interrupt must come meanwhile.
+        """
+        with self._lock:
+            if not self._listens:
+                self._listener.start()
+                self._listens = True
+
     def wait(self, task_id: UUID, seconds: float) -> None:
         """Return when something happened to a task, after ``seconds`` at the latest."""
         with self._waits(task_id) as rung:
@@ -32,10 +43,8 @@ class Bell:
     @contextmanager
     def _waits(self, task_id: UUID) -> Iterator[threading.Event]:
         rung = threading.Event()
+        self.listen()
         with self._lock:
-            if not self._listens:
-                self._listener.start()
-                self._listens = True
             self._waiting.setdefault(task_id, set()).add(rung)
         try:
             yield rung
