@@ -137,18 +137,22 @@ _RELEASE = """
 WITH back AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS b(id uuid, token bigint, seconds float8)
 ), locked AS (
-    SELECT s.*, CASE WHEN back.seconds > 0 THEN 'scheduled' ELSE 'queued' END AS next,
-        CASE WHEN back.seconds > 0 THEN now() + make_interval(secs => back.seconds) ELSE s.ready_at END AS due
-    FROM task_state s JOIN back USING (id)
+    SELECT s.*, back.seconds FROM task_state s JOIN back USING (id)
     WHERE s.status = 'running' AND s.token = back.token ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ), kept AS (
     INSERT INTO attempts (task_id, attempt, outcome, status, worker, started_at, started_event, ended_event)
-    SELECT id, attempt, 'released', next, worker, started_at, running_event, events + 1 FROM locked
+    SELECT id, attempt, 'released', 'queued', worker, started_at, running_event, events + 1 FROM locked
+), postponed AS (
+    INSERT INTO events (task_id, event_id, kind, status, message)
+    SELECT id, events + 2, 'state', 'scheduled', 'waits for a worker that knows its version'
+    FROM locked WHERE seconds > 0
 )
-UPDATE task_state s SET status = locked.next, ready_at = locked.due,
+UPDATE task_state s SET status = CASE WHEN locked.seconds > 0 THEN 'scheduled' ELSE 'queued' END,
+    ready_at = CASE WHEN locked.seconds > 0 THEN now() + make_interval(secs => locked.seconds)
+        ELSE s.ready_at END,
     token = NULL, worker = NULL, dispatch = NULL, dispatched_at = NULL,
-    attempt = s.attempt - 1, started_at = NULL, running_event = NULL, events = s.events + 1,
-    updated_at = now()
+    attempt = s.attempt - 1, started_at = NULL, running_event = NULL,
+    events = s.events + CASE WHEN locked.seconds > 0 THEN 2 ELSE 1 END, updated_at = now()
 FROM locked WHERE s.id = locked.id RETURNING s.id, s.concurrency_key"""
 
 _POSTPONE = """

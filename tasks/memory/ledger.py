@@ -123,12 +123,13 @@ class MemoryLedger:
 
         def release(row: Row) -> None:
             now = self._store.clock.now()
-            status = SCHEDULED if seconds else QUEUED
-            row.end_attempt("released", status, now)
-            row.status, row.token, row.worker, row.attempt = status, None, None, row.attempt - 1
-            row.ready_at = now + timedelta(seconds=seconds) if seconds else row.ready_at
+            row.end_attempt("released", QUEUED, now)
+            row.status, row.token, row.worker, row.attempt = QUEUED, None, None, row.attempt - 1
             row.started_at, row.running_event, row.updated_at = None, None, now
             row.events += 1
+            if seconds:
+                row.status, row.ready_at = SCHEDULED, now + timedelta(seconds=seconds)
+                row.tell("state", SCHEDULED, now, message="waits for a worker that knows its version")
 
         return self._do(lambda: self._if_held(claim, release))
 

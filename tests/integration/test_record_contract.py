@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -304,6 +305,19 @@ def test_a_released_claim_uses_up_no_attempt(record: Record) -> None:
     (again,) = record.fetch()
     assert (again.id, again.attempt) == (claim.id, 1)
     assert record.moves(claim.id) == ["queued", "running", "queued", "running"]
+
+
+def test_a_claim_that_is_given_back_for_a_while_is_queued_again_and_then_postponed(record: Record) -> None:
+    claim = record.claimed()
+
+    assert record.ledger.release(claim, 3_600.0).result(10)
+
+    assert record.fetch() == []
+    assert (record.task(claim.id).status, record.task(claim.id).attempts) == ("scheduled", 0)
+    moves = record.moves(claim.id)
+    assert moves == ["queued", "running", "queued", "scheduled"]
+    assert all(is_legal(before, after) for before, after in pairwise(moves))
+    assert record.queries.history(claim.id)[-1].message == "waits for a worker that knows its version"
 
 
 VERBS: dict[str, Callable[[Record, Claimed], Any]] = {
