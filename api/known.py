@@ -10,7 +10,6 @@ import msgspec
 from api.client import Client, Document
 from pipelines.documents.values import Source
 
-_READ = 1 << 20
 #: Documents in one answer of a list.
 _A_PAGE = 1_000
 #: How a document is cut unless it is said otherwise.
@@ -54,8 +53,5 @@ class Known:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_READ):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

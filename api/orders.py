@@ -9,8 +9,8 @@ from actors.submission import Order, Submission
 from api.caller import Caller
 from tasks.errors import InvalidField
 from tasks.records import Task
+from tasks.states import WAITS
 from tasks.values import Accepted, NewTask
-from tasks.waiting import WAITS
 
 
 def read_order(body: Mapping[str, Any], caller: Caller, *, prefix: str = "") -> Order:

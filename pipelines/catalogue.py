@@ -9,7 +9,7 @@ from actors.errors import DefinitionError
 from actors.registry import Registry, actors_of, load_module, members
 from actors.submission import Submittable
 from pipelines.composition import Pipeline
-from tasks.values import TaskType
+from tasks.values import TaskType, announced, plan_of
 
 
 class Catalogue:
@@ -33,7 +33,7 @@ class Catalogue:
                 f"two task types are named {name!r}: rename one of them, or give the newer pipeline a version"
             )
         self.pipelines[name] = pipeline
-        self._versions.setdefault(name, {})[_plan_of(pipeline.version)] = pipeline
+        self._versions.setdefault(name, {})[plan_of(pipeline.version)] = pipeline
         for leaf in pipeline.stages:
             self._names_by_stage[pipeline.type_of(leaf.name)] = name
 
@@ -58,7 +58,7 @@ class Catalogue:
     @property
     def versions(self) -> list[str]:
         """Which plans of which pipelines are known, as processes announce it."""
-        return sorted(f"{one.name}@{_plan_of(one.version)}" for one in self._every_pipeline())
+        return sorted(announced(one.name, one.version) for one in self._every_pipeline())
 
     def get(self, name: str) -> Submittable | None:
         """What can be asked for by this name: an actor or a pipeline; None if it is not known here."""
@@ -78,7 +78,7 @@ class Catalogue:
             return None
         if version is None:  # it began before versions were on record
             return self.pipelines[name]
-        return self._versions[name].get(_plan_of(version))
+        return self._versions[name].get(plan_of(version))
 
     def types(self) -> list[TaskType]:
         """What to declare in the record's catalogue."""
@@ -103,8 +103,3 @@ def collect(modules: Sequence[str], own: Iterable[Pipeline] = ()) -> Catalogue:
         actors += actors_of(module)
         pipelines += members(module, Pipeline)
     return Catalogue(actors, pipelines)
-
-
-def _plan_of(version: str) -> str:
-    """The fingerprint in a version: with the same plan a run can go on whatever its number is."""
-    return version.rpartition("-")[2]

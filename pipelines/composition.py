@@ -148,13 +148,10 @@ class Pipeline(Composable):
         self.number = version
         self.plan = Series(_parts(parts), whole=True)
         self.stages = tuple(plan.leaves(self.plan))
+        #: Its number, and the fingerprint of its plan: runs go on with the plan that they began with.
+        self.version = f"{version}-{plan.fingerprint(self.plan)}"
         plan.check_names(self.plan, name)
         typing_rules.check(self.plan)
-
-    @property
-    def version(self) -> str:
-        """Its number, and the fingerprint of its plan: runs go on with the plan that they began with."""
-        return f"{self.number}-{plan.fingerprint(self.plan)}"
 
     def part(self) -> Part:
         """As a part of another pipeline, with its name before the names of its stages."""

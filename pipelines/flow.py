@@ -158,7 +158,9 @@ def settle(
         return None
     phase = successors[0].stage or ""
     told = RunProgress(run.id, pace.reached(pipeline, phase), phase, _steps(look, phase))
-    return Advance(run.id, successors, round=run.round, version=pipeline.version, progress=told)
+    unpinned = run.task.version is None
+    version = pipeline.version if unpinned else None
+    return Advance(run.id, successors, round=run.round, version=version, progress=told)
 
 
 def find(pipeline: Composed, stage: str) -> list[Step]:

@@ -9,7 +9,7 @@ from pipelines.composition import Pipeline
 from pipelines.pace import Pace
 from tasks.details import Details
 from tasks.queries import Queries
-from tasks.records import RunGraph, StageEdge, StageNode, StageSummary, Task
+from tasks.records import RunGraph, StageNode, StageSummary, Task
 from tasks.states import CANCELLED, COMPLETED, FAILED, FINAL, RUNNING, UNFINISHED
 
 #: Without tasks a stage is one of these.
@@ -62,7 +62,7 @@ def draw(
             )
             for leaf in pipeline.stages
         ]
-        edges = [StageEdge(one.source, one.target, one.kind) for one in plan.links(pipeline.plan)]
+        edges = list(plan.links(pipeline.plan))
     return RunGraph(
         run_id=run.task_id,
         pipeline=run.task_type,

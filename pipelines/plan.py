@@ -14,6 +14,7 @@ import msgspec
 
 from actors.definitions import Actor
 from pipelines.errors import CompositionError
+from tasks.records import StageEdge
 
 #: The items of an inner map are told apart by so many bits.
 INNER_BITS = 16
@@ -192,15 +193,7 @@ def _grouped(key: str | Callable[[Any], Any], listed: list[Any], name: str) -> l
     return list(groups.values())
 
 
-class Link(msgspec.Struct, frozen=True):
-    """From a stage to one that comes after it. ``kind``: next, map, then, otherwise or failure."""
-
-    source: str
-    target: str
-    kind: str
-
-
-def links(part: Part) -> Iterator[Link]:
+def links(part: Part) -> Iterator[StageEdge]:
     """How the stages of a part follow each other."""
     for one in children(part):
         yield from links(one)
@@ -214,15 +207,15 @@ def links(part: Part) -> Iterator[Link]:
                 yield from _between(part.test, part.otherwise, "otherwise")
         case Guarded():
             for leaf in leaves(part.part):
-                yield Link(leaf.name, part.handler.name, "failure")
+                yield StageEdge(leaf.name, part.handler.name, "failure")
         case Leaf() | Parallel() | Each():
             pass
 
 
-def _between(before: Part, after: Part, kind: str) -> Iterator[Link]:
+def _between(before: Part, after: Part, kind: str) -> Iterator[StageEdge]:
     for source in _last(before):
         for target in _first(after):
-            yield Link(source, target, kind)
+            yield StageEdge(source, target, kind)
 
 
 def _first(part: Part) -> list[str]:

@@ -14,7 +14,17 @@ from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
 from tasks.records import Event, Page, Spent, Statistics, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import RUNNING
-from tasks.values import VERSION, Backlog, Claimed, Joining, NewTask, Reusable, RunState, StageState, TaskType
+from tasks.values import (
+    Backlog,
+    Claimed,
+    Joining,
+    NewTask,
+    Reusable,
+    RunState,
+    StageState,
+    TaskType,
+    version_of,
+)
 from tasks.waiting import Served, waiting
 from tasks.windows import Window
 
@@ -146,7 +156,7 @@ class Queries:
         """The version of its pipeline that a run goes by, if it is on record."""
         with session(self._database):
             row = TaskRow.select(TaskRow.overrides).where(TaskRow.id == run_id).first()
-            return None if row is None else (row.overrides or {}).get(VERSION)
+            return None if row is None else version_of(row.overrides)
 
     def joining(self, run_id: UUID, stages: Sequence[str] | None = None) -> Joining:
         """How far some stages of a run are, or all of them; ``some_fell`` looks at all in any case."""

@@ -13,6 +13,8 @@
        failed                       --replay, retry--> queued   (operators' verbs: a new round
        failed, cancelled, completed --recover--------> queued    of the same task)
 
+A stage whose plan its worker does not know is released and postponed in one.
+
 What is ``queued`` may be parked: others of its concurrency key have all places. That is no state and no move.
 
 ``completed``, ``failed`` and ``cancelled`` are final: nothing automatic leaves them. The row of a run (a
@@ -36,6 +38,9 @@ CANCELLED: Final = "cancelled"
 STATES: Final = (SCHEDULED, BLOCKED, QUEUED, RUNNING, RETRYING, COMPLETED, FAILED, CANCELLED)
 FINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED})
 UNFINISHED: Final = frozenset(STATES) - FINAL
+
+#: What a task of a state waits for.
+WAITS: Final = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
 
 #: Words that filters take for several states at once.
 GROUPS: Final = {"processing": (RUNNING,), "pending": (SCHEDULED, BLOCKED, QUEUED, RETRYING)}

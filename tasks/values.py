@@ -1,6 +1,6 @@
 """What goes into the ledger and what comes out of it: plain frozen values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -15,6 +15,21 @@ Json = msgspec.Raw
 DEFAULT_PRIORITY = 5
 #: Under this key of its overrides a run keeps the version of its pipeline.
 VERSION = "version"
+
+
+def version_of(overrides: Mapping[str, Any] | None) -> str | None:
+    """The version of the pipeline that a run or a stage with these overrides goes by, if it is on record."""
+    return (overrides or {}).get(VERSION)
+
+
+def plan_of(version: str) -> str:
+    """The fingerprint in a version: with the same plan a run can go on whatever its number is."""
+    return version.rpartition("-")[2]
+
+
+def announced(pipeline: str, version: str) -> str:
+    """How a process says among its types that it knows a plan of a pipeline."""
+    return f"{pipeline}@{plan_of(version)}"
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +71,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def version(self) -> str | None:
         """The version of the pipeline that a run or a stage goes by, if it is on record."""
-        return (self.overrides or {}).get(VERSION)
+        return version_of(self.overrides)
 
 
 class TaskType(msgspec.Struct, frozen=True):
@@ -165,7 +180,7 @@ class Claimed(msgspec.Struct, frozen=True):
     @property
     def version(self) -> str | None:
         """The version of the pipeline that a stage goes by, if it is on record."""
-        return (self.overrides or {}).get(VERSION)
+        return version_of(self.overrides)
 
 
 class Refused(msgspec.Struct, frozen=True):

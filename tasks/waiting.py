@@ -6,11 +6,8 @@ from typing import Any
 import msgspec
 
 from tasks.models import QueueRow, WorkerRow
-from tasks.states import BLOCKED, QUEUED, RETRYING, SCHEDULED
-from tasks.values import VERSION
-
-#: What a task of a state waits for.
-WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
+from tasks.states import QUEUED, SCHEDULED, WAITS
+from tasks.values import announced, version_of
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +72,7 @@ class Served:
 
     def _lacks_version(self, pipeline: str, version: str | None) -> bool:
         known = {name for name in self._types if name.startswith(f"{pipeline}@")}
-        return version is not None and bool(known) and f"{pipeline}@{version.rpartition('-')[2]}" not in known
+        return version is not None and bool(known) and announced(pipeline, version) not in known
 
 
 def waiting(row: Any) -> Waiting:
@@ -87,6 +84,6 @@ def waiting(row: Any) -> Waiting:
         stage=row.stage,
         is_run=row.state.queue is None,
         run_at=row.run_at,
-        version=(row.overrides or {}).get(VERSION),
+        version=version_of(row.overrides),
         is_parked=row.state.parked,
     )

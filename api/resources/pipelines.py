@@ -9,7 +9,6 @@ from api.schemas import Paged, PipelineShape, PipelineStage
 from pipelines import plan
 from pipelines.composition import Pipeline
 from tasks.errors import NotFound
-from tasks.records import StageEdge
 
 
 class Pipelines:
@@ -45,5 +44,6 @@ def _shape(pipeline: Pipeline) -> PipelineShape:
         )
         for one in pipeline.stages
     ]
-    edges = [StageEdge(one.source, one.target, one.kind) for one in plan.links(pipeline.plan)]
-    return PipelineShape(pipeline.name, pipeline.number, pipeline.queue, stages, edges)
+    return PipelineShape(
+        pipeline.name, pipeline.number, pipeline.queue, stages, list(plan.links(pipeline.plan))
+    )

@@ -22,7 +22,6 @@ from pipelines.documents.values import Source
 from tasks.errors import InvalidField, NotFound
 
 BLOB = re.compile(r"sources/[0-9a-f]{64}")
-READ_BYTES = 1 << 20
 #: Sources that were put so lately are not removed, whether or not a task has them yet.
 FRESH = timedelta(minutes=30)
 
@@ -96,18 +95,15 @@ class Sources:
 
     def keep(self, path: Path) -> Kept:
         """Keep a local file under its content's hash."""
-        digest = hashlib.sha256()
-        size = 0
         with path.open("rb") as file:
-            while block := file.read(READ_BYTES):
-                digest.update(block)
-                size += len(block)
-        key = f"sources/{digest.hexdigest()}"
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+        key = f"sources/{sha256}"
         modified = self._blobs.modified(key)
         # What is older may be about to be removed, since nobody needed it until now.
         if modified is None or modified < datetime.now(UTC) - FRESH:
             self._blobs.put_file(key, path)
-        return Kept(key, digest.hexdigest(), size)
+        return Kept(key, sha256, size)
 
     def forget_texts(self, document_id: UUID) -> None:
         """Remove what a document was converted to."""

@@ -101,12 +101,10 @@ def _apply(tx: Transaction, item: Advance, locked: dict[UUID, tuple[str, int]], 
 
 def hand_out(tx: Transaction, items: Sequence[HandOut]) -> list[object]:
     """Insert what attempts hand out: True, False for a stale token, SKIPPED if locked."""
-    held = {row[0]: row[1] for row in tx.rows(_LOCK_HOLDERS, [item.id for item in items])}
-    taken = [item for item in items if held.get(item.id) == item.token]
-    insert_tasks(tx, [task for item in taken for task in item.tasks])
-    lost = [item for item in items if item not in taken]
-    left = left_behind(tx, "running", "token", [item.id for item in lost]) if lost else {}
-    return [item in taken or skipped(left.get(item.id) == item.token) for item in items]
+    held = dict(tx.rows(_LOCK_HOLDERS, [item.id for item in items]))
+    insert_tasks(tx, [task for item in items if held.get(item.id) == item.token for task in item.tasks])
+    left = left_behind(tx, "running", "token", [item.id for item in items if item.id not in held])
+    return [held.get(item.id) == item.token or skipped(left.get(item.id) == item.token) for item in items]
 
 
 def report_runs(tx: Transaction, items: Sequence[RunProgress]) -> list[object]:

@@ -11,10 +11,8 @@ from tasks.errors import InvalidField
 from tasks.ids import parse_id
 from tasks.memory.store import Row, Store, as_json
 from tasks.records import Event, Page, Task, TaskFilter, TaskPage, milliseconds
-from tasks.states import BLOCKED, CANCELLED, COMPLETED, FAILED, QUEUED, RETRYING, SCHEDULED
+from tasks.states import CANCELLED, COMPLETED, FAILED, QUEUED, WAITS
 from tasks.values import Claimed, Joining, NewTask, Reusable, RunState, StageState, TaskType
-
-WAITS = {SCHEDULED: "time", RETRYING: "backoff", BLOCKED: "dependency"}
 
 
 class MemoryQueries:
