@@ -3,6 +3,8 @@
 import msgspec
 from falcon.asgi import Request
 
+from api.errors import Forbidden
+
 
 class Caller(msgspec.Struct, frozen=True):
     """Somebody who makes a request. An admin sees and changes everybody's tasks."""
@@ -32,3 +34,15 @@ ANYBODY = Caller(is_admin=True)
 def caller_of(req: Request) -> Caller:
     """The caller of a request."""
     return ANYBODY
+
+
+def admin_of(req: Request) -> Caller:
+    """The caller of a request that only an administrator may make.
+
+    Raises:
+      Forbidden: the caller is none.
+    """
+    caller = caller_of(req)
+    if not caller.is_admin:
+        raise Forbidden("This is for administrators: ask one, or take a token with the scope admin.")
+    return caller

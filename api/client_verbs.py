@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from api.client_answers import read
-from api.schemas import BulkOutcome
+from api.schemas.tasks import BulkOutcome
 from tasks.records import Task
 
 TaskId = UUID | str

@@ -23,3 +23,9 @@ class UnsupportedMedia(ApiError):
     """The body is of a content type that this route does not read."""
 
     code = "unsupported_media_type"
+
+
+class Forbidden(ApiError):
+    """The caller may not do this: an administrator may."""
+
+    code = "forbidden"

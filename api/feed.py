@@ -19,7 +19,7 @@ from uuid import UUID
 import msgspec
 
 from api.draining import Draining
-from api.schemas import TaskStatus
+from api.schemas.tasks import TaskStatus
 from pipelines.bootstrap import Kit
 from tasks.errors import Unavailable
 from tasks.feed import MOST_ROWS, Feed, News, Standing

@@ -10,10 +10,12 @@ import msgspec
 
 from actors.requests import SYNONYMS, TaskRequest
 from api import idempotency, middleware
-from api.operations import EXAMPLES, OPERATIONS, PARTS, DerivativeRequest, Operation
+from api.operations import EXAMPLES, OPERATIONS, PARTS
+from api.operations.model import Operation
+from api.operations.tasks import DerivativeRequest
 from api.problems import PROBLEM
 from api.resources.tasks import PREFIX
-from api.schemas import Problem
+from api.schemas.common import Problem
 from api.shapes import as_input, as_output, as_parameters, simple
 
 JSON = "application/json"

@@ -14,7 +14,9 @@ from actors import fields
 from actors.fields import spell
 from actors.requests import in_utc, statuses
 from api.caller import Caller
-from api.schemas import Paged, SearchRequest, TaskListing
+from api.schemas.common import Paged
+from api.schemas.knowledge import SearchRequest
+from api.schemas.tasks import TaskListing
 from pipelines.documents.store.checks import storable
 from pipelines.documents.store.filters import Filter
 from tasks.errors import InvalidField

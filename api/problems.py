@@ -9,9 +9,9 @@ import msgspec
 from falcon.asgi import App, Request, Response, WebSocket
 
 from actors.errors import Permanent
-from api.errors import TooLarge, Unparsable, UnsupportedMedia
+from api.errors import Forbidden, TooLarge, Unparsable, UnsupportedMedia
 from api.middleware import HEADER, request_id
-from api.schemas import FieldError, Problem
+from api.schemas.common import FieldError, Problem
 from tasks.errors import CallboardError, Conflict, InvalidField, NotFound, QueueFull, Unavailable
 
 log = logging.getLogger("callboard.api")
@@ -26,6 +26,7 @@ INTERNAL_ERROR_CLOSE_CODE = 1_011
 STATUSES: dict[type[CallboardError], int] = {
     InvalidField: 422,
     NotFound: 404,
+    Forbidden: 403,
     Conflict: 409,
     QueueFull: 429,
     Unavailable: 503,

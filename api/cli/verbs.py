@@ -12,7 +12,7 @@ from api.cli.errors import BadInput
 from api.cli.remote import Remote, client_command
 from api.cli.text import counted
 from api.client import Client
-from api.schemas import BulkOutcome
+from api.schemas.tasks import BulkOutcome
 from tasks.records import Task
 
 P = ParamSpec("P")

@@ -17,7 +17,8 @@ from api.desk import Desk
 from api.media import read_object, render
 from api.parameters import task_filter
 from api.resources.task import PATIENCE
-from api.schemas import BulkOutcome, BulkRequest, Paged, TaskListing
+from api.schemas.common import Paged
+from api.schemas.tasks import BulkOutcome, BulkRequest, TaskListing
 from tasks.errors import InvalidField
 from tasks.ledger import Ledger
 from tasks.records import TaskFilter

@@ -13,7 +13,8 @@ from api.desk import Desk
 from api.media import read_object, render
 from api.parameters import part, read_query
 from api.resources.tasks import address
-from api.schemas import DocumentRequest, Paged, UploadFields
+from api.schemas.common import Paged
+from api.schemas.knowledge import DocumentRequest, UploadFields
 from api.uploads import received
 from pipelines.documents.metadata import checked_metadata, metadata_of_form
 from pipelines.documents.values import Source

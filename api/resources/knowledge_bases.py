@@ -8,7 +8,8 @@ from api.desk import Desk
 from api.media import read_object, render
 from api.parameters import part, read_query, read_search
 from api.resources.tasks import address
-from api.schemas import KnowledgeBaseRequest, Paged, Reembedding, ReembedRequest
+from api.schemas.common import Paged
+from api.schemas.knowledge import KnowledgeBaseRequest, Reembedding, ReembedRequest
 from tasks.errors import InvalidField
 
 

@@ -5,7 +5,8 @@ from falcon.asgi import Request, Response
 from api.desk import Desk
 from api.media import render
 from api.parameters import part, read_query
-from api.schemas import Paged, PipelineShape, PipelineStage
+from api.schemas.common import Paged
+from api.schemas.tasks import PipelineShape, PipelineStage
 from pipelines import plan
 from pipelines.composition import Pipeline
 from tasks.errors import NotFound

@@ -10,7 +10,8 @@ from api.media import read_object, render
 from api.parameters import part, read_query
 from api.resources.task import PATIENCE
 from api.resources.tasks import PREFIX
-from api.schemas import Paged, QueueRequest, RateLimitRequest
+from api.schemas.common import Paged
+from api.schemas.queues import QueueRequest, RateLimitRequest
 from tasks.errors import NotFound
 from tasks.ledger.queues import Define
 from tasks.names import check_queue

@@ -9,8 +9,8 @@ from api.desk import Desk
 from api.media import render
 from api.parameters import part, read_query
 from api.resources.task import read_task
-from api.schemas import (
-    Paged,
+from api.schemas.common import Paged
+from api.schemas.tasks import (
     SnapshotQuery,
     StatisticsQuery,
     TaskAttempts,

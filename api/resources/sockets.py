@@ -14,7 +14,7 @@ from actors.fields import spell
 from api.caller import caller_of
 from api.desk import Desk
 from api.feed import Frame, Outbox
-from api.schemas import SocketError, SocketMessage
+from api.schemas.tasks import SocketError, SocketMessage
 from tasks.errors import Unavailable
 from tasks.ids import parse_id
 

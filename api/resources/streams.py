@@ -10,7 +10,7 @@ from api.caller import caller_of
 from api.desk import Desk
 from api.parameters import read_query
 from api.resources.task import no_task
-from api.schemas import StreamQuery
+from api.schemas.tasks import StreamQuery
 from tasks.errors import Unavailable
 from tasks.feed import Standing
 from tasks.ids import parse_id

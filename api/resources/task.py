@@ -5,7 +5,7 @@ from falcon.asgi import Request, Response
 from api.caller import Caller, caller_of
 from api.desk import Desk
 from api.media import render
-from api.schemas import TaskResult, TaskStatus
+from api.schemas.tasks import TaskResult, TaskStatus
 from tasks.errors import Conflict, NotFound
 from tasks.ids import parse_id
 from tasks.ledger.removals import MISSING, STAGE, UNFINISHED

@@ -15,7 +15,7 @@ from api.desk import Desk
 from api.media import read_object, render
 from api.orders import prepare, read_order
 from api.parameters import read_query, task_filter, task_page
-from api.schemas import BatchRequest, TaskListing
+from api.schemas.tasks import BatchRequest, TaskListing
 from api.submitting import submit
 from tasks.errors import DependencyMissing
 from tasks.records import Task

@@ -1,7 +1,4 @@
-"""What callers send and get: one struct for each body and each query string.
-
-What is limited here is limited in the record too, or keeps one caller from filling it.
-"""
+"""What callers send and get about tasks, their streams and pipelines."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,40 +8,14 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from actors.requests import DAY, Id, Moment, Name
-from pipelines.documents.metadata import LARGEST_NUMBER, LONGEST_KEY, MOST_KEYS
-from pipelines.documents.values import ChunkUnit, EmbedderName
-from tasks.records import FURTHEST, MOST_A_PAGE, Attempt, Event, LogLine, Snapshot, StageEdge, Status
+from actors.requests import Id, Moment
+from api.schemas.common import Paged
+from tasks.records import Attempt, Event, LogLine, Snapshot, StageEdge, Status
 from tasks.states import GROUPS, STATES
-
-# What is only white space names nothing.
-_SOMETHING = r"^[^\x00]*[^\x00\s][^\x00]*$"
-_NOT_BLANK = {"must": "hold more than white space, and no NUL"}
-Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=_SOMETHING, extra=_NOT_BLANK)]
-BaseTitle = Annotated[str, Meta(min_length=1, max_length=200, pattern=_SOMETHING, extra=_NOT_BLANK)]
-# "$" also matches before a last line break, hence the look-ahead.
-BaseId = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=100,
-        pattern=r"^[A-Za-z0-9._-]+$(?!\n)",
-        extra={"must": "consist of letters, digits and . _ - (A-Z, a-z, 0-9)"},
-    ),
-]
 
 # What is checked elsewhere is described here, for readers of the OpenAPI document.
 _STATUS = f"({'|'.join((*STATES, *GROUPS))})"
 Statuses = Annotated[str, Meta(max_length=200, extra_json_schema={"pattern": f"^{_STATUS}(,{_STATUS})*$"})]
-_ID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-Ids = Annotated[
-    str,
-    Meta(
-        description="Ids, by commas or repeated.",
-        max_length=4_000,
-        extra_json_schema={"pattern": f"^{_ID}(,{_ID})*$"},
-    ),
-]
 TasksMeant = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/TasksMeant"})]
 OneOfBatch = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/TaskRequest"})]
 
@@ -53,37 +24,6 @@ class BatchRequest(msgspec.Struct, frozen=True):
     """The body of ``POST /tasks/batch``; the items are read one by one, to name the bad ones."""
 
     tasks: Annotated[list[OneOfBatch], Meta(min_length=1, max_length=10_000)]
-
-
-#: Far more than anybody waits for; the room is counted up to it.
-MOST_WAITING = 1_000_000
-
-
-class RateLimitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rate limit: ``limit`` starts in ``per_seconds``, and ``burst`` (by default ``limit``) at once."""
-
-    limit: Annotated[int, Meta(ge=1, le=1_000_000)]
-    per_seconds: Annotated[float, Meta(gt=0, le=DAY)] = 1.0
-    burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-
-
-class QueueRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of ``POST /queues``; what is left out stays as it is, and is the default in a new queue."""
-
-    name: Name
-    concurrency: Annotated[int, Meta(ge=1, le=100_000)] | None = None
-    rate_limit: RateLimitRequest | None = None
-    max_size: Annotated[int, Meta(ge=1, le=MOST_WAITING)] | None = None
-
-
-class Paged(msgspec.Struct, frozen=True, kw_only=True):
-    """The query string of any list: by page, by offset or by cursor."""
-
-    page: Annotated[int, Meta(ge=1, le=FURTHEST)] | None = None
-    page_size: Annotated[int, Meta(ge=1, le=MOST_A_PAGE)] | None = None
-    offset: Annotated[int, Meta(ge=0, le=FURTHEST)] | None = None
-    limit: Annotated[int, Meta(ge=1, le=MOST_A_PAGE)] | None = None
-    cursor: Annotated[str, Meta(max_length=100)] | None = None
 
 
 class TaskListing(Paged, frozen=True, kw_only=True):
@@ -136,74 +76,6 @@ class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True):
     skipped: dict[str, int]
     dry_run: bool
     more: bool
-
-
-class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The query string of a search.
-
-    Beside these, ``metadata.KEY=value`` narrows it to documents with that value; repeat it for other
-    keys (all must fit) or other values of one key (any may).
-    """
-
-    q: Annotated[str, Meta(min_length=1, max_length=2_000)]
-    limit: Annotated[int, Meta(ge=1, le=100)] = 10
-    mode: Literal["hybrid", "text", "vector"] = "hybrid"
-    explain: bool = False
-    highlight: bool = False
-    weight: Annotated[float, Meta(ge=0, le=1)] = 0.5
-    document_id: Ids | None = None
-
-
-class KnowledgeBaseRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of ``POST /knowledge-bases``: an id, a name, or both; and what embeds its documents."""
-
-    kb_id: BaseId | None = None
-    name: BaseTitle | None = None
-    embedder: EmbedderName | None = None
-    user_id: Id | None = None
-
-
-class ReembedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of ``POST …/reembed``: what is to embed the knowledge base from now on."""
-
-    embedder: EmbedderName
-
-
-class Reembedding(msgspec.Struct, frozen=True):
-    """The task that embeds a knowledge base anew."""
-
-    task_id: UUID
-
-
-_Number = Annotated[float, Meta(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
-_Whole = Annotated[int, Meta(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
-_Value = str | bool | _Whole | _Number
-_Key = Annotated[str, Meta(min_length=1, max_length=LONGEST_KEY)]
-#: What users say about a document (see `pipelines.documents.metadata`).
-DocumentMetadata = Annotated[dict[_Key, _Value | list[_Value]], Meta(max_length=MOST_KEYS)]
-
-
-class DocumentRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of ``POST …/documents``: a text with its name, a URL, or a file that the server can read."""
-
-    name: Title | None = None
-    text: Annotated[str, Meta(min_length=1)] | None = None
-    url: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
-    file_path: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
-    chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
-    chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200
-    chunk_unit: ChunkUnit = "characters"
-    metadata: DocumentMetadata | None = None
-
-
-class UploadFields(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields beside the file in a multipart ``POST …/documents``."""
-
-    name: Title | None = None
-    chunk_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
-    chunk_overlap: Annotated[int, Meta(ge=0, le=100_000)] = 200
-    chunk_unit: ChunkUnit = "characters"
-    metadata: Annotated[str, Meta(max_length=65_536, description="A JSON object.")] | None = None
 
 
 class TaskStatus(msgspec.Struct, frozen=True):
@@ -305,12 +177,6 @@ class StatisticsQuery(msgspec.Struct, frozen=True, kw_only=True):
     stages: bool = False
 
 
-class ServerStatus(msgspec.Struct, frozen=True):
-    """How the server is."""
-
-    status: Literal["ok", "ready"]
-
-
 class PipelineStage(msgspec.Struct, frozen=True):
     """A stage of a pipeline; ``batch`` is None unless it is mapped over the output of the stage before."""
 
@@ -328,22 +194,3 @@ class PipelineShape(msgspec.Struct, frozen=True):
     queue_name: str
     stages: Sequence[PipelineStage]
     edges: Sequence[StageEdge]
-
-
-class FieldError(msgspec.Struct, frozen=True):
-    """A field that was refused, and why."""
-
-    field: str
-    message: str
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """An error, as RFC 9457 has it; ``code`` is the stable word for programs."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    code: str
-    errors: Sequence[FieldError] = ()
-    request_id: str

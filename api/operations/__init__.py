@@ -1,0 +1,15 @@
+"""The operations: what every method of every address takes and gives, one line each, by parts of the API.
+
+The routes say who answers, these tables say what: the OpenAPI document is made from both. Addresses below
+``/api/v1`` are written without it.
+"""
+
+from typing import Any
+
+from api.operations import knowledge, queues, server, tasks
+
+OPERATIONS = (*server.OPERATIONS, *tasks.OPERATIONS, *knowledge.OPERATIONS, *queues.OPERATIONS)
+#: What is no body itself, but a field of one.
+PARTS = tasks.PARTS
+#: An example of each body; what is not here has the fields of its schema for an example.
+EXAMPLES: dict[Any, dict[str, Any]] = {**tasks.EXAMPLES, **knowledge.EXAMPLES, **queues.EXAMPLES}
