@@ -67,7 +67,7 @@ def described(routes: Iterable[Any]) -> Iterator[Described]:
                 continue
             address = f"{verb.upper()} {path.removeprefix(PREFIX)}"
             if address not in known:
-                raise LookupError(f"{address} is not described: add a line to api/operations.py")
+                raise LookupError(f"{address} is not described: add a line to api/operations/")
             yield Described(path, known[address], answer.__doc__ or "")
 
 
