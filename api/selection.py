@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from actors.web.addresses import name_of
 from api import archives
-from pipelines.documents.addresses import name_of
 from tasks.errors import CallboardError
 
 #: What is taken from folders and archives. A file that is named itself is always sent: the server looks at

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 
+from actors.web.connecting import Gate
 from pipelines.documents import embedders
 from pipelines.documents.blobs import Blobs
 from pipelines.documents.embedders.port import Embedder, Endpoint
@@ -18,7 +19,7 @@ def equip(settings: Settings, database: Database) -> Workshop:
     """The store, the blobs, the allowed sources and the embedders of one process; none is loaded yet."""
     store = DocumentStore(database)
     blobs = Blobs(settings.blobs)
-    fetcher = Fetcher(settings.upload_limit, allow_private=settings.fetch_allow_private)
+    fetcher = Fetcher(settings.upload_limit, Gate(allow_private=settings.fetch_allow_private))
     sources = Sources(store, blobs, settings.file_roots, fetcher)
     return Workshop(store, blobs, sources, shared_embedders(endpoint_of(settings)), settings.upload_limit)
 

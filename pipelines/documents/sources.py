@@ -13,7 +13,7 @@ import msgspec
 
 from actors.definitions import convert
 from actors.submission import Order
-from pipelines.documents.addresses import name_of
+from actors.web.addresses import name_of
 from pipelines.documents.blobs import Blobs
 from pipelines.documents.fetching import Fetcher
 from pipelines.documents.metadata import checked_metadata

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.documents.addresses import literal, may_reach, name_of, take_apart
+from actors.web.addresses import literal, may_reach, name_of, take_apart
+from actors.web.connecting import Gate
 from pipelines.documents.blobs import Blobs
 from pipelines.documents.detection import MediaType, detect
 from pipelines.documents.errors import DocumentTooLarge, FetchFailed, FetchRefused
@@ -24,7 +25,7 @@ def web() -> Iterator[Site]:
 
 
 def local(most_bytes: int = 1_000, seconds: float = 10.0) -> Fetcher:
-    return Fetcher(most_bytes, allow_private=True, seconds=seconds)
+    return Fetcher(most_bytes, Gate(allow_private=True), seconds=seconds)
 
 
 # Which addresses may be reached
@@ -114,7 +115,7 @@ def test_an_address_in_disguise_is_an_address(host: str) -> None:
 )
 def test_a_url_that_cannot_be_fetched_is_refused_before_anybody_tries(url: str) -> None:
     with pytest.raises(ValueError, match=r"^(must|holds|names|is) ") as refused:
-        Fetcher(1_000).check(url)
+        Fetcher(1_000, Gate()).check(url)
     assert "secret" not in str(refused.value)
 
 
@@ -155,7 +156,8 @@ def test_a_host_is_resolved_once_and_a_second_answer_does_not_matter(web: Site, 
     web.answers["/"] = answer(body=b"x")
     given = [["127.0.0.1"], ["10.0.0.1"]]
     fetcher = Fetcher(
-        1_000, resolver=lambda _host, _port: given.pop(0), reachable=lambda address: address == "127.0.0.1"
+        1_000,
+        Gate(resolver=lambda _host, _port: given.pop(0), reachable=lambda address: address == "127.0.0.1"),
     )
     # When it is fetched
     fetcher.fetch(f"http://rebound.example:{web.address.rpartition(':')[2]}/", tmp_path / "a")
@@ -165,7 +167,7 @@ def test_a_host_is_resolved_once_and_a_second_answer_does_not_matter(web: Site, 
 
 
 def test_a_host_with_one_private_address_among_public_ones_is_refused(tmp_path: Path) -> None:
-    fetcher = Fetcher(1_000, resolver=lambda _host, _port: ["8.8.8.8", "10.0.0.1"])
+    fetcher = Fetcher(1_000, Gate(resolver=lambda _host, _port: ["8.8.8.8", "10.0.0.1"]))
     with pytest.raises(FetchRefused, match="not on the public internet"):
         fetcher.fetch("http://mixed.example/", tmp_path / "a")
 
@@ -177,7 +179,8 @@ def test_a_redirect_to_a_private_host_never_reaches_it(web: Site, tmp_path: Path
         web.answers["/"] = answer(302, Location=f"http://inner.example:{port}/")
         hosts = {"outer.example": "127.0.0.1", "inner.example": "127.0.0.2"}
         fetcher = Fetcher(
-            1_000, resolver=lambda host, _port: [hosts[host]], reachable=lambda one: one == "127.0.0.1"
+            1_000,
+            Gate(resolver=lambda host, _port: [hosts[host]], reachable=lambda one: one == "127.0.0.1"),
         )
         # When it is fetched, then that is refused
         with pytest.raises(FetchRefused, match="not on the public internet"):
@@ -288,7 +291,7 @@ def test_a_resolver_that_does_not_answer_is_left_behind(tmp_path: Path) -> None:
         return []
 
     with pytest.raises(FetchFailed, match=r"within 0\.1 s"):
-        Fetcher(1_000, seconds=0.1, resolver=slow).fetch("http://slow.example/", tmp_path / "a")
+        Fetcher(1_000, Gate(resolver=slow), seconds=0.1).fetch("http://slow.example/", tmp_path / "a")
     answers.set()
 
 
@@ -297,7 +300,7 @@ def test_a_server_that_is_not_there_is_tried_again(web: Site, tmp_path: Path) ->
         raise OSError(-2, "Name or service not known")
 
     with pytest.raises(FetchFailed, match="Name or service not known"):
-        Fetcher(1_000, resolver=nobody).fetch("http://nobody.example/", tmp_path / "a")
+        Fetcher(1_000, Gate(resolver=nobody)).fetch("http://nobody.example/", tmp_path / "a")
 
 
 def trusting() -> ssl.SSLContext:
@@ -306,7 +309,7 @@ def trusting() -> ssl.SSLContext:
 
 def on_this_machine() -> Fetcher:
     """One for which every host is this machine, and docs.example has a certificate."""
-    return Fetcher(1_000, allow_private=True, resolver=lambda _host, _port: ["127.0.0.1"], tls=trusting)
+    return Fetcher(1_000, Gate(allow_private=True, resolver=lambda _host, _port: ["127.0.0.1"], tls=trusting))
 
 
 def test_tls_is_spoken_with_the_host_by_its_name_at_the_address_that_was_checked(tmp_path: Path) -> None:

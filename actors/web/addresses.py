@@ -1,4 +1,4 @@
-"""Where a document may be fetched from: URLs taken apart, and the networks that no fetch may reach."""
+"""Which URLs and hosts may be reached: URLs taken apart, and the networks that nobody reaches through us."""
 
 import re
 import socket
@@ -68,7 +68,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def take_apart(url: str) -> Target:
-    """Take a URL apart that may be fetched, as far as it alone tells.
+    """Take a URL apart that may be asked for, as far as it alone tells.
 
     Raises:
       ValueError: it may not; the message goes on after the name of a field, and does not repeat the URL.
