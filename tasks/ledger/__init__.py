@@ -14,6 +14,7 @@ import msgspec
 from tasks.herald import EVENTS_CHANNEL, Herald
 from tasks.ids import new_id
 from tasks.ledger import (
+    callbacks,
     claims,
     concurrency,
     dead_letters,
@@ -34,6 +35,7 @@ from tasks.ledger import (
     step_outputs,
     submissions,
 )
+from tasks.ledger.calling import Calling
 from tasks.ledger.group import Group
 from tasks.ledger.transaction import (
     CANCEL_CHANNEL,
@@ -96,12 +98,17 @@ STATEMENTS: dict[str, Statement] = {
     "thin_out": statistics.thin_out,
     "take": dispatches.take,
     "take_dead": dispatches.take_dead,
+    "add_webhook": callbacks.add_webhook,
+    "remove_webhook": callbacks.remove_webhook,
+    "record_attempts": callbacks.record_attempts,
+    "redeliver": callbacks.redeliver,
+    "take_deliveries": callbacks.take_deliveries,
     "claim": claims.claim,
     "fetch": claims.fetch,
 }
 
 
-class Ledger(Upkeep):
+class Ledger(Upkeep, Calling):
     """The verbs of the record, for one process. ``owner`` is the id under which it claims and publishes.
 
     ``seconds_per_priority``: a task overtakes what is one step more important and so much younger.

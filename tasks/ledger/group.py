@@ -21,7 +21,7 @@ import psycopg
 from tasks.database import dial
 from tasks.errors import CallboardError, Unavailable
 from tasks.herald import Herald
-from tasks.ledger import concurrency, dependencies, statistics
+from tasks.ledger import callbacks, concurrency, dependencies, statistics
 from tasks.ledger.transaction import (
     SECONDS_PER_PRIORITY,
     SKIPPED,
@@ -243,6 +243,7 @@ class Group:
             dependencies.follow(tx)
             concurrency.follow(tx)
             statistics.count(tx)
+            callbacks.follow(tx)
             self._record_dispatch(tx)
         self._failures = 0
         self._known_queues |= tx.queues_seen

@@ -17,6 +17,7 @@ DELETED, UNFINISHED, MISSING, STAGE = "deleted", "unfinished", "missing", "stage
 #: idempotency keys by their age.
 _ROWS = (
     ("dead_letters", "task_id"),
+    ("deliveries", "task_id"),
     ("snapshots", "task_id"),
     ("events", "task_id"),
     ("attempts", "task_id"),

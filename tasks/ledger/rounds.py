@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from tasks.ids import new_id
-from tasks.ledger import statistics
+from tasks.ledger import callbacks, statistics
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 from tasks.states import CANCELLED, COMPLETED, FAILED, QUEUED, RUNNING
 
@@ -225,6 +225,7 @@ def open_rounds(tx: Transaction, openings: Sequence[Opening]) -> None:
         for one in openings
         for task_id in one.ids
     ]
+    callbacks.follow(tx)
     statistics.unfold(tx, [task_id for one in openings for task_id in one.ids])
     tx.moves(_REOPEN, as_json(again), tx.seconds_per_priority)
     going_on = [
