@@ -69,6 +69,12 @@ class Clock:
         self._pruned_at = 0.0
         self._expired_at = -EXPIRE_SECONDS
         self._troubled: set[str] = set()
+        self._ticked_at = time.monotonic()
+
+    def vitals(self) -> dict[str, float]:
+        """How long ago it finished a round, and its dispatcher a step (see `tasks.vitals.Vitals`)."""
+        tick = {"tick_lag_s": time.monotonic() - self._ticked_at}
+        return tick if self._dispatcher is None else {**tick, "dispatch_lag_s": self._dispatcher.lag}
 
     def wake(self, _: str = "") -> None:
         """Something became ready: dispatch at once."""
@@ -82,6 +88,7 @@ class Clock:
         dispatching.start()
         while not stopping.is_set():
             self.tick()
+            self._ticked_at = time.monotonic()
             stopping.wait(TICK_SECONDS)
         self._awake.set()
         dispatching.join(PATIENCE_SECONDS)

@@ -45,12 +45,17 @@ class Dispatcher:
         self._lines: dict[str, _Line] = {}
         self._hurried = True
         self._looked_at = 0.0
-        self._resent_at = time.monotonic()
+        self._resent_at = self._stepped_at = time.monotonic()
 
     @property
     def is_busy(self) -> bool:
         """Whether a queue has more waiting than its window holds: it is to be refilled soon."""
         return bool(self._lines)
+
+    @property
+    def lag(self) -> float:
+        """How many seconds ago it last finished a step; without RabbitMQ it finishes none."""
+        return time.monotonic() - self._stepped_at
 
     def hurry(self) -> None:
         """Something became ready: look at all queues in the next step."""
@@ -61,7 +66,11 @@ class Dispatcher:
         if not self._publisher.is_open:
             self._lines.clear()
             return 0
-        now = time.monotonic()
+        taken = self._step(time.monotonic())
+        self._stepped_at = time.monotonic()
+        return taken
+
+    def _step(self, now: float) -> int:
         hurried, self._hurried = self._hurried, False
         if not hurried and now - self._looked_at < LOOK_SECONDS:
             return self._refill(self._queries.backlog(list(self._lines)), now, hurried=False)

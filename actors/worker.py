@@ -36,6 +36,7 @@ from tasks.ledger import CANCEL_CHANNEL, READY_CHANNEL, Ledger
 from tasks.notices import Listener
 from tasks.queries import Queries
 from tasks.values import Claimed, Refused
+from tasks.vitals import Pulse
 
 log = logging.getLogger("callboard.worker")
 
@@ -74,6 +75,7 @@ class Worker:
         registry: Registry,
         resources: Resources,
         flow: Flow,
+        pulse: Pulse | None = None,
     ) -> None:
         self._options = options
         self._ledger = ledger
@@ -90,7 +92,9 @@ class Worker:
         self._broker: LocalBroker | RabbitBroker = (
             RabbitBroker(self._intake()) if options.broker_urls else LocalBroker(ledger, self._slots)
         )
-        self._lease = Lease(options.database_url, ledger.owner, self._profile(), self._lose_lease)
+        pulse = pulse or Pulse()
+        pulse.add(lambda: {"busy": min(len(self._call.running), options.threads)})
+        self._lease = Lease(options.database_url, ledger.owner, self._profile(), self._lose_lease, pulse)
         self._inquests = Inquests(lambda: Coroner(options.database_url), self._may_judge, self._take_back)
         self._listener = Listener(
             options.database_url, {CANCEL_CHANNEL: self._on_cancel, READY_CHANNEL: self._on_ready}

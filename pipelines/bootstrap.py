@@ -33,6 +33,7 @@ from tasks.queries import Queries
 from tasks.queues import QueueQueries
 from tasks.settings import Settings
 from tasks.states import FINAL
+from tasks.vitals import Pulse
 
 
 class Kit:
@@ -50,6 +51,7 @@ class Kit:
         self.defaults = Defaults(settings.max_retries, settings.task_timeout)
         self.ledger = Ledger(database_url).start()
         resources.callback(self.ledger.close)
+        self.pulse = Pulse(self.ledger.vitals)
         self.queries = Queries(self.database)
         self.queues = QueueQueries(self.database)
         self.details = Details(self.database)
@@ -95,6 +97,7 @@ class Kit:
             unconfirmed=self.ledger.reopen_dispatch,
         ).start()
         self._resources.callback(publisher.close)
+        self.pulse.add(publisher.vitals)
         self.ledger.publish_through(publisher)
         return publisher
 
@@ -115,7 +118,8 @@ class Kit:
 
     def open_lease(self, kind: str) -> Lease:
         """The lease of a process that claims nothing but publishes (an API or a clock process)."""
-        lease = Lease(self.database_url, self.ledger.owner, Profile(kind, app_version())).start()
+        profile = Profile(kind, app_version())
+        lease = Lease(self.database_url, self.ledger.owner, profile, pulse=self.pulse).start()
         self._resources.callback(lease.close)
         return lease
 

@@ -40,6 +40,7 @@ def main() -> int:
         coroner = Coroner(kit.database_url)
         kept = Retention(others=DAY * settings.retention_days, failed=DAY * settings.dead_letter_days)
         clock = Clock(kit.ledger, kit.queries, coroner, kit.open_settler(), dispatcher, kept)
+        kit.pulse.add(clock.vitals)
         listener = Listener(kit.database_url, {READY_CHANNEL: clock.wake}).start()
         threading.Thread(
             target=kit.housekeeping.run, args=(stop,), name="callboard-housekeeping", daemon=True

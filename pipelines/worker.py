@@ -68,7 +68,8 @@ def make_worker(kit: Kit, queues: tuple[str, ...] = ()) -> Worker:
         plans=kit.catalogue.versions,
     )
     resources = Resources({Workshop: lambda: kit.workshop})
-    return Worker(options, kit.ledger, kit.queries, kit.catalogue.runnable(), resources, kit.open_settler())
+    runnable, settler = kit.catalogue.runnable(), kit.open_settler()
+    return Worker(options, kit.ledger, kit.queries, runnable, resources, settler, kit.pulse)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import msgspec
 import psycopg
 
 from tasks.database import dial, dial_in_one_step
+from tasks.vitals import Pulse
 
 log = logging.getLogger("callboard.lease")
 
@@ -32,7 +33,7 @@ INSERT INTO workers (id, kind, host, pid, version, queues, types, threads)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING lock_key"""
 
 _BEAT = """
-UPDATE workers SET heartbeat_at = now(), queues = %s,
+UPDATE workers SET heartbeat_at = now(), queues = %s, vitals = %s,
     locked_under = CASE WHEN %s THEN pg_postmaster_start_time() ELSE locked_under END
 WHERE id = %s"""
 
@@ -51,16 +52,22 @@ class Lease:
     """Keeps this process's row and lock alive.
 
     ``on_lost`` is called once when others may have taken the work; a process that claims nothing has none
-    and simply registers again.
+    and simply registers again. ``pulse`` is written with every heartbeat.
     """
 
     def __init__(
-        self, url: str, owner: UUID, profile: Profile, on_lost: Callable[[], None] | None = None
+        self,
+        url: str,
+        owner: UUID,
+        profile: Profile,
+        on_lost: Callable[[], None] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._url = url
         self.owner = owner
         self._profile = profile
         self._on_lost = on_lost
+        self._pulse = pulse or Pulse()
         self._stopping = threading.Event()
         self._connection: psycopg.Connection[Any] | None = None
         self._lock_key: int | None = None
@@ -169,7 +176,9 @@ class Lease:
         assert self._connection is not None
         if not self._locked:
             self._locked = self._lock(self._connection)
-        cursor = self._connection.execute(_BEAT, (list(self._profile.queues), self._locked, self.owner))
+        vitals = msgspec.json.encode(self._pulse.read()).decode()
+        values = (list(self._profile.queues), vitals, self._locked, self.owner)
+        cursor = self._connection.execute(_BEAT, values)
         self._beaten = True
         return cursor.rowcount == 1
 

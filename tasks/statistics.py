@@ -29,13 +29,15 @@ WITH pieces AS (
     FROM pieces p, LATERAL (
         SELECT * FROM statistics s
         WHERE s.everyone = %(everyone)s AND s.user_id = %(user)s AND s.level = p.level AND s.bucket < p.until
+        AND s.status IN ('submitted', 'completed', 'failed', 'cancelled')
         AND s.bucket >= CASE WHEN p.level = 'all' THEN '-infinity' ELSE p.since END {narrower} OFFSET 0
     ) AS s
     UNION ALL
     SELECT p.use, s.task_type, s.queue_name, s.status, s.minute, s.count, s.duration_ms, s.durations,
         array_fill(sign(s.count)::bigint, ARRAY[coalesce(cardinality(s.durations), 0)])
     FROM pieces p JOIN tallies s ON s.minute >= p.since AND s.minute < p.until
-    WHERE p.level <> 'raw' AND (%(everyone)s OR s.user_id = %(user)s) {narrower}
+    WHERE p.level <> 'raw' AND (%(everyone)s OR s.user_id = %(user)s)
+    AND s.status IN ('submitted', 'completed', 'failed', 'cancelled') {narrower}
     UNION ALL
     SELECT p.use, t.task_type, t.queue_name, what.status, t.created_at, 1, what.duration_ms, what.slots,
         ARRAY[1::bigint]

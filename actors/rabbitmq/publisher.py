@@ -108,6 +108,10 @@ class Publisher:
         """RabbitMQ's own count of ready messages as last seen; None if it is not known."""
         return self._ready.get(queue) if self.is_open else None
 
+    def vitals(self) -> dict[str, Any]:
+        """Whether it can publish, and what is ready on RabbitMQ (see `tasks.vitals.Vitals`)."""
+        return {"connected": self.is_open, "ready": dict(self._ready) if self.is_open else {}}
+
     def gave_up(self, dispatch: int) -> bool:
         """Whether RabbitMQ refused a batch, lately."""
         return dispatch in self._given_up

@@ -142,6 +142,10 @@ class Ledger(Upkeep, Calling):
         """From now on stamp ready rows for ``outlet`` and hand it their hints after the commit."""
         self._group.outlet = outlet
 
+    def vitals(self) -> dict[str, int]:
+        """The sizes of its groups (see `tasks.vitals.Vitals`)."""
+        return self._group.sizes()
+
     # --- asking for work -------------------------------------------------------------------------
 
     def submit(

@@ -96,6 +96,7 @@ class Group:
         self._connection: psycopg.Connection[Any] | None = None
         self._failures = 0
         self._known_queues: set[str] = set()
+        self._commits = self._verbs = self._largest = 0
         self._thread = threading.Thread(target=self._run, name="callboard-group", daemon=True)
 
     def start(self) -> "Group":
@@ -149,6 +150,11 @@ class Group:
     def is_crowded(self) -> bool:
         """Whether very much waits, because Postgres is slow or away."""
         return len(self._waiting) >= CROWDED
+
+    def sizes(self) -> dict[str, int]:
+        """How many groups were committed, of how many verbs, and the largest since this was last asked."""
+        largest, self._largest = self._largest, 0
+        return {"commits": self._commits, "verbs": self._verbs, "largest_group": largest}
 
     def _run(self) -> None:
         while (verbs := self._next_group()) is not None:
@@ -246,6 +252,9 @@ class Group:
             callbacks.follow(tx)
             self._record_dispatch(tx)
         self._failures = 0
+        self._commits += 1
+        self._verbs += len(verbs)
+        self._largest = max(self._largest, len(verbs))
         self._known_queues |= tx.queues_seen
         self._tell(tx)
         return [outcomes[id(verb)] for verb in verbs]

@@ -16,6 +16,10 @@ from tasks.ledger.transaction import Transaction
 #: How long the finer buckets are kept; those of days stay for ever.
 MINUTES_KEPT, HOURS_KEPT = timedelta(days=2), timedelta(days=60)
 BATCH = 1_000
+#: Beside the final states and 'submitted', for counters that never fall: attempts that another one followed,
+#: and, before the name of a final state, ends that an operator's verb undid.
+RETRIED = "retried"
+EARLIER = "earlier_"
 
 
 class Fold(msgspec.Struct, frozen=True):
@@ -38,14 +42,15 @@ _ALIKE = (
 
 # Rows are looked up one by one: a plan that was made for an empty table must not look for them among all.
 _SUBMITTED = f"""
-SELECT {_ALIKE}, 'submitted', {{count}} * count(*), {{kept}} * count(*), 0, NULL::smallint[]
+SELECT {_ALIKE}, {{status}}, {{count}} * count(*), {{kept}} * count(*), 0, NULL::smallint[]
 FROM unnest(%s::uuid[]) AS i(id) CROSS JOIN LATERAL (SELECT * FROM tasks t WHERE t.id = i.id OFFSET 0) AS t
 GROUP BY 1, 2, 3, 4, 5"""
 
+# Sums of multiples of 1/1024 ms are exact, in whatever order: what is read never falls.
 _MILLISECONDS = "(extract(epoch FROM s.finished_at - s.started_at)::float8 * 1000)"
 _ENDED = f"""
-SELECT {_ALIKE}, s.status, {{count}} * count(*), {{kept}} * count(*),
-    {{count}} * coalesce(sum({_MILLISECONDS}) FILTER (WHERE s.status = 'completed'), 0),
+SELECT {_ALIKE}, {{status}}, {{count}} * count(*), {{kept}} * count(*), {{count}} * coalesce(
+        round(sum({_MILLISECONDS}) FILTER (WHERE s.status = 'completed') * 1024) / 1024, 0),
     array_agg(floor(ln(greatest({_MILLISECONDS}, 0.1)) / ln(1.05::float8))::smallint)
         FILTER (WHERE s.status = 'completed' AND s.started_at IS NOT NULL AND {{count}} <> 0)
 FROM unnest(%s::uuid[]) AS i(id)
@@ -53,10 +58,22 @@ CROSS JOIN LATERAL (SELECT * FROM task_state s WHERE s.id = i.id OFFSET 0) AS s
 CROSS JOIN LATERAL (SELECT * FROM tasks t WHERE t.id = i.id OFFSET 0) AS t
 WHERE s.status IN ('completed', 'failed', 'cancelled') GROUP BY 1, 2, 3, 4, 5, 6"""
 
-_COUNT_NEW = _COLUMNS + _SUBMITTED.format(count=1, kept=1)
-_COUNT_ENDED = _COLUMNS + _ENDED.format(count=1, kept=1)
-_UNCOUNT = _COLUMNS + _ENDED.format(count=-1, kept=-1)
-_REMOVED = _COLUMNS + _SUBMITTED.format(count=0, kept=-1) + "\nUNION ALL" + _ENDED.format(count=0, kept=-1)
+_NEW, _END, _EARLIER, _RETRIED = "'submitted'", "s.status", f"'{EARLIER}' || s.status", f"'{RETRIED}'"
+_COUNT_NEW = _COLUMNS + _SUBMITTED.format(status=_NEW, count=1, kept=1)
+_COUNT_ENDED = _COLUMNS + _ENDED.format(status=_END, count=1, kept=1)
+_COUNT_RETRIED = _COLUMNS + _SUBMITTED.format(status=_RETRIED, count=1, kept=0)
+_UNCOUNT = (
+    _COLUMNS
+    + _ENDED.format(status=_END, count=-1, kept=-1)
+    + "\nUNION ALL"
+    + _ENDED.format(status=_EARLIER, count=1, kept=0)
+)
+_REMOVED = (
+    _COLUMNS
+    + _SUBMITTED.format(status=_NEW, count=0, kept=-1)
+    + "\nUNION ALL"
+    + _ENDED.format(status=_END, count=0, kept=-1)
+)
 
 # One clock folds at a time, and nobody else writes the table.
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('callboard statistics', 0))"
@@ -112,11 +129,14 @@ DELETE FROM statistics WHERE ctid = ANY(ARRAY(
 
 
 def count(tx: Transaction) -> None:
-    """Tally what was submitted and what ended in a transaction, before its commit."""
+    """Tally what was submitted, retried and ended in a transaction, before its commit."""
     ended = tx.ended - tx.counted
     if tx.created:
         tx.execute(_COUNT_NEW, list(tx.created))
         tx.created.clear()
+    if tx.retried:
+        tx.execute(_COUNT_RETRIED, list(tx.retried))
+        tx.retried.clear()
     if ended:
         tx.execute(_COUNT_ENDED, list(ended))
         tx.counted |= ended
@@ -125,7 +145,7 @@ def count(tx: Transaction) -> None:
 def unfold(tx: Transaction, ids: Collection[UUID]) -> None:
     """Take those of these tasks out of the statistics that are over: they are about to run again."""
     count(tx)
-    tx.execute(_UNCOUNT, list(ids))
+    tx.execute(_UNCOUNT, list(ids), list(ids))
     tx.counted.difference_update(ids)
 
 

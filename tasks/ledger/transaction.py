@@ -69,6 +69,8 @@ class Transaction:
         #: Those of them that are in the statistics already, and new tasks that are not yet.
         self.counted: set[UUID] = set()
         self.created: set[UUID] = set()
+        #: Tasks whose attempt ended badly here and is followed by another one, not yet in the statistics.
+        self.retried: set[UUID] = set()
         #: The keys of tasks that gave a place back here: others may be parked for it.
         self.freed: set[str] = set()
         #: Verbs that are due after the commit, as (kind, item, rows).
