@@ -24,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 def create_app(desk: Desk) -> App[Request, Response]:
     """The API on a desk; nothing is opened or closed."""
-    app: App[Request, Response] = App(middleware=[RequestIds(), NamelessPaths()])
+    app: App[Request, Response] = App(middleware=[desk.requests, RequestIds(), NamelessPaths()])
     app.req_options.strip_url_path_trailing_slash = True
     app.req_options.media_handlers[MEDIA_MULTIPART] = form_handler()
     answer_errors(app)
@@ -70,6 +70,7 @@ class Service:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         self._desk = Desk(kit, self.draining)
+        kit.pulse.add(self._desk.vitals)
         self._app = create_app(self._desk)
         await send({"type": "lifespan.startup.complete"})
         await receive()

@@ -29,6 +29,7 @@ from api.client_answers import (
     unreachable,
 )
 from api.client_reads import Reads
+from api.client_stats import Stats
 from api.client_streams import Following, OutOfTime, StreamEvent
 from api.client_verbs import TaskId, Verbs, task_path
 from tasks.records import Queue, QueueStats, Task, TaskPage
@@ -61,7 +62,7 @@ _OUTAGE_AT_MOST = 30.0
 _PATIENT = 120.0
 
 
-class Client(Reads, Verbs):
+class Client(Reads, Stats, Verbs):
     """A Callboard server at ``url``. May be used by several threads at once; close it, or use ``with``.
 
     ``token`` is a JWT or an API key, ``timeout`` the seconds to wait for an answer. ``transport`` replaces

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from api.draining import Draining
 from api.feed import LiveFeed
+from api.traffic import Requests
 from pipelines.bootstrap import Kit
 from tasks.errors import Unavailable
 
@@ -30,6 +31,18 @@ class Desk:
         # Of their own, so that an embedding endpoint that does not answer holds up nothing but what asks it.
         self._embedding_threads = ThreadPoolExecutor(kit.settings.db_pool, "callboard-embed")
         self.feed = LiveFeed(kit, self.draining, self.ask)
+        self.requests = Requests()
+        #: How many WebSockets are open.
+        self.sockets = 0
+
+    def vitals(self) -> dict[str, Any]:
+        """What it is asked, and who follows tasks here (see `tasks.vitals.Vitals`)."""
+        return {
+            "sockets": self.sockets,
+            "streams": self.feed.connections - self.sockets,
+            "stream_delay_s": self.feed.longest_delay(),
+            "traffic": self.requests.traffic(),
+        }
 
     async def work(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call something that blocks and may take long, in a thread.

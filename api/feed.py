@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
@@ -167,6 +168,18 @@ class LiveFeed:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: Listener | None = None
+        self._looked_at = datetime.now(UTC)
+        self._longest_delay = 0.0
+
+    @property
+    def connections(self) -> int:
+        """How many streams and sockets are open."""
+        return len(self._outboxes)
+
+    def longest_delay(self) -> float:
+        """The longest time in seconds from an event to its followers, since this was last asked."""
+        longest, self._longest_delay = self._longest_delay, 0.0
+        return longest
 
     async def standings(self, ids: Sequence[UUID], owner: str | None) -> dict[UUID, Standing]:
         """How far these tasks are; those that do not exist or are not ``owner``'s are left out."""
@@ -230,6 +243,7 @@ class LiveFeed:
         if not self._tasks:
             self._loop = asyncio.get_running_loop()
             self._woken = asyncio.Event()
+            self._looked_at = datetime.now(UTC)
             self._tasks = [self._loop.create_task(one) for one in (self._read(), self._end_with_process())]
         if self._listener is None:
             self._listener = Listener(self._kit.database_url, {EVENTS_CHANNEL: self._on_notice}).start()
@@ -303,9 +317,19 @@ class LiveFeed:
         last = {one: position for one, position in positions.items() if position is not None}
         if not last:
             return
+        began = datetime.now(UTC)
         found: dict[UUID, News] = await self._ask(self._reader.events_after, last)
         for task_id, position in last.items():
             self._hand_out(task_id, position, found.get(task_id))
+        before, self._looked_at = self._looked_at, began
+        self._measure(found.values(), before)
+
+    def _measure(self, found: Iterable[News], before: datetime) -> None:
+        """See how late the oldest event since the look before is; who is new may ask for much older ones."""
+        times = [event.timestamp for news in found for event in news.events if event.timestamp > before]
+        if times:
+            delay = (datetime.now(UTC) - min(times)).total_seconds()
+            self._longest_delay = max(self._longest_delay, delay)
 
     def _first_position(self, task_id: UUID) -> int | None:
         """After which event to read a task for all who follow it and have room."""

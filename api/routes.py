@@ -8,11 +8,13 @@ from api.resources.documentation import Documentation
 from api.resources.documents import Documents
 from api.resources.health import Health
 from api.resources.knowledge_bases import KnowledgeBases
+from api.resources.metrics import Metrics
 from api.resources.moves import Moves
 from api.resources.pipelines import Pipelines
 from api.resources.queues import Queues
 from api.resources.record import TaskRecord, TaskStatistics
 from api.resources.sockets import Sockets
+from api.resources.stats import Stats
 from api.resources.streams import Streams
 from api.resources.task import OneTask
 from api.resources.tasks import PREFIX, Tasks
@@ -31,10 +33,11 @@ def routes(desk: Desk) -> list[Route]:
     health, tasks, task = Health(desk), Tasks(desk), OneTask(desk)
     moves, bulk, record = Moves(desk), Bulk(desk), TaskRecord(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
-    queues, documentation = Queues(desk), Documentation(desk)
+    queues, stats, documentation = Queues(desk), Stats(desk), Documentation(desk)
     table = [
         Route("/health", health),
         Route("/ready", health, "ready"),
+        Route("/metrics", Metrics(desk)),
         Route("/openapi.json", documentation),
         Route("/docs", documentation, "page"),
         Route("/docs/{name}", documentation, "file"),
@@ -63,6 +66,8 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/queues", queues),
         Route(f"{PREFIX}/queues/{{name}}", queues, "one"),
         Route(f"{PREFIX}/queues/{{name}}/stats", queues, "stats"),
+        Route(f"{PREFIX}/stats/workers", stats, "workers"),
+        Route(f"{PREFIX}/stats/queues", stats, "queues"),
         Route(f"{PREFIX}/knowledge-bases", knowledge_bases),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}", knowledge_bases, "one"),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/search", knowledge_bases, "search"),

@@ -25,6 +25,7 @@ from tasks.bell import Bell
 from tasks.database import Database, connect
 from tasks.details import Details
 from tasks.embedded import embedded_postgres
+from tasks.figures import FigureQueries
 from tasks.leases import Lease, Profile
 from tasks.ledger import Ledger
 from tasks.locks import PostgresLocks
@@ -54,6 +55,7 @@ class Kit:
         self.pulse = Pulse(self.ledger.vitals)
         self.queries = Queries(self.database)
         self.queues = QueueQueries(self.database)
+        self.figures = FigureQueries(self.database)
         self.details = Details(self.database)
         self.workshop: Workshop = equip(settings, self.database)
         models = Models(self.workshop.embedder, endpoint_of(settings))

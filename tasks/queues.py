@@ -12,6 +12,8 @@ from tasks.records import Percentiles, Queue, QueueStats, RateLimit
 
 #: So many of the newest tasks tell what became of them lately.
 NEWEST = 2_000
+#: What `LATELY` says of a queue in which nothing ended.
+NOTHING = (0, 0, 0.0, None, None, None, None)
 
 
 class QueueQueries:
@@ -46,8 +48,8 @@ class QueueQueries:
                 return None
             waiting = self._database.execute_sql(_WAITING, (name,)).fetchall()
             present = self._database.execute_sql(_PRESENT, {"name": name}).fetchone()
-            lately = self._database.execute_sql(_LATELY, {"name": name, "newest": NEWEST}).fetchone()
-        return _stats(row, waiting, present, lately)
+            lately = self._database.execute_sql(LATELY, {"names": [name], "newest": NEWEST}).fetchone()
+        return stats_of(row, waiting, present, lately[1:] if lately else NOTHING)
 
 
 def _queue(row: Any) -> Queue:
@@ -62,7 +64,8 @@ def _queue(row: Any) -> Queue:
     )
 
 
-def _stats(row: Any, waiting: list[tuple[str, bool, int]], present: Any, lately: Any) -> QueueStats:
+def stats_of(row: Any, waiting: list[tuple[str, bool, int]], present: Any, lately: Any) -> QueueStats:
+    """The statistics of a queue from what its row, `_WAITING`, `_PRESENT` and `LATELY` say."""
     by_status: Counter[str] = Counter()
     for status, _, count in waiting:
         by_status[status] += count
@@ -105,24 +108,26 @@ SELECT (SELECT count(*) FROM task_state WHERE queue = %(name)s AND status = 'run
         (SELECT min(ready_at) FROM task_state WHERE queue = %(name)s AND status = 'queued' AND NOT is_stage)
     ))::float8"""
 
-# A scalar look-up by key: as a join it may become one over all tasks.
-_LATELY = """
+# What became lately of the newest tasks of some queues, a row for each in which anything ended. A scalar
+# look-up by key: as a join it may become one over all tasks.
+LATELY = """
 WITH newest AS (
-    (SELECT id FROM tasks WHERE queue_name = %(name)s ORDER BY id DESC LIMIT %(newest)s)
+    SELECT own.id FROM unnest(%(names)s::text[]) AS q(name), LATERAL (
+        SELECT id FROM tasks WHERE queue_name = q.name ORDER BY id DESC LIMIT %(newest)s) AS own
     UNION (SELECT id FROM task_state WHERE status = 'completed' ORDER BY id DESC LIMIT %(newest)s)
     UNION (SELECT id FROM task_state WHERE status = 'failed' ORDER BY id DESC LIMIT %(newest)s)
 ), ended AS (
-    SELECT s.status, s.finished_at, extract(epoch FROM s.finished_at - s.started_at)::float8 AS ran,
+    SELECT s.queue, s.status, s.finished_at, extract(epoch FROM s.finished_at - s.started_at)::float8 AS ran,
         extract(epoch FROM s.started_at
             - (SELECT created_at FROM tasks t WHERE t.id = s.id))::float8 AS waited
     FROM newest JOIN task_state s USING (id)
-    WHERE s.queue = %(name)s AND s.status IN ('completed', 'failed')
+    WHERE s.queue = ANY(%(names)s) AND s.status IN ('completed', 'failed')
     AND s.finished_at > now() - interval '1 hour'
 )
-SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),
+SELECT queue, count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),
     coalesce(count(*) / greatest(extract(epoch FROM now() - min(finished_at))::float8, 1), 0),
     1000 * percentile_cont(0.5) WITHIN GROUP (ORDER BY waited),
     1000 * percentile_cont(0.95) WITHIN GROUP (ORDER BY waited),
     1000 * percentile_cont(0.5) WITHIN GROUP (ORDER BY ran),
     1000 * percentile_cont(0.95) WITHIN GROUP (ORDER BY ran)
-FROM ended"""
+FROM ended GROUP BY queue"""

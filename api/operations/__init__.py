@@ -6,9 +6,15 @@ The routes say who answers, these tables say what: the OpenAPI document is made 
 
 from typing import Any
 
-from api.operations import knowledge, queues, server, tasks
+from api.operations import knowledge, queues, server, stats, tasks
 
-OPERATIONS = (*server.OPERATIONS, *tasks.OPERATIONS, *knowledge.OPERATIONS, *queues.OPERATIONS)
+OPERATIONS = (
+    *server.OPERATIONS,
+    *tasks.OPERATIONS,
+    *knowledge.OPERATIONS,
+    *queues.OPERATIONS,
+    *stats.OPERATIONS,
+)
 #: What is no body itself, but a field of one.
 PARTS = tasks.PARTS
 #: An example of each body; what is not here has the fields of its schema for an example.

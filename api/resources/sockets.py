@@ -40,7 +40,6 @@ class Sockets:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._open = 0
 
     async def on_websocket(self, req: Request, ws: WebSocket) -> None:
         """Send the events of the tasks that ``task_id`` names, and of those that are subscribed to later."""
@@ -48,16 +47,16 @@ class Sockets:
         if self._desk.draining.has_begun:
             await ws.close(SERVICE_RESTART, "this process is about to stop: connect again")
             return
-        if self._open >= MOST_SOCKETS:
+        if self._desk.sockets >= MOST_SOCKETS:
             await ws.close(TRY_AGAIN_LATER, f"there are {MOST_SOCKETS} sockets here: connect again later")
             return
-        self._open += 1
+        self._desk.sockets += 1
         try:
             with self._desk.feed.outbox() as outbox:
                 socket = _Socket(ws, self._desk, outbox, caller_of(req).owner)
                 await socket.serve(req.get_param_as_list("task_id") or [])
         finally:
-            self._open -= 1
+            self._desk.sockets -= 1
 
 
 class _Socket:
