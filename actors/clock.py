@@ -8,8 +8,10 @@ from typing import Protocol
 from uuid import UUID
 
 from actors.dispatcher import Dispatcher
+from actors.replays import Replayer
 from tasks.coroner import Coroner
 from tasks.ledger import Ledger
+from tasks.ledger.fingerprints import BATCH as MARKED_AT_ONCE
 from tasks.ledger.recovery import BATCH
 from tasks.ledger.retention import Place, Retention
 from tasks.ledger.statistics import BATCH as FOLDED_AT_ONCE
@@ -30,6 +32,8 @@ EXPIRE_SECONDS = 600.0
 MOST_FOLDS = 5
 #: And so many of kept outputs are forgotten: once a minute, 10,000 of them.
 MOST_FORGETS = 20
+#: And of dead letters: so many batches are marked in a sweep, and forgotten with a batch of tasks.
+MOST_MARKS, MOST_EXPIRED = 4, 10
 #: How long a round waits for a verb; without Postgres the verb stays queued and the round is tried again.
 PATIENCE_SECONDS = 5.0
 LONGEST_PUBLISH_SECONDS = 30.0
@@ -53,6 +57,7 @@ class Clock:
         flow: Settles,
         dispatcher: Dispatcher | None = None,
         retention: Retention | None = None,
+        replayer: Replayer | None = None,
     ) -> None:
         self._ledger = ledger
         self._queries = queries
@@ -60,6 +65,7 @@ class Clock:
         self._flow = flow
         self._dispatcher = dispatcher
         self._retention = retention
+        self._replayer = replayer
         self._place: Place | None = None
         self._has_tallies = False
         self._awake = threading.Event()
@@ -105,12 +111,15 @@ class Clock:
         if time.monotonic() - self._looked_at > LOOK_SECONDS:
             self._looked_at = time.monotonic()
             self._try("rescue", self.rescue)
+        if self._replayer is not None:
+            self._try("replay", self._replayer.step)
         if time.monotonic() - self._swept_at > SWEEP_SECONDS:
             self._swept_at = time.monotonic()
             self._try("reopen", self.reopen)
             self._try("settle", self.settle)
             self._try("unblock", self.unblock)
             self._try("sweep", self.sweep)
+            self._try("mark", self.mark)
             self._has_tallies = True
         if self._has_tallies:
             self._try("fold", self.fold)
@@ -158,6 +167,12 @@ class Clock:
         batches = (self._ledger.fold().result(PATIENCE_SECONDS) for _ in range(MOST_FOLDS))
         self._has_tallies = all(folded >= FOLDED_AT_ONCE for folded in batches)
 
+    def mark(self) -> None:
+        """Give dead letters their fingerprint that were buried without one."""
+        for _ in range(MOST_MARKS):
+            if self._ledger.mark_letters().result(PATIENCE_SECONDS) < MARKED_AT_ONCE:
+                break
+
     def prune(self) -> None:
         """Forget what is over: idempotency keys, dependencies, kept outputs, finer statistics of long ago."""
         self._ledger.prune_keys().result(PATIENCE_SECONDS)
@@ -172,6 +187,9 @@ class Clock:
         if self._retention is not None:
             place, self._place = self._place, None
             self._place = self._ledger.expire(self._retention, place).result(PATIENCE_SECONDS).place
+            for _ in range(MOST_EXPIRED):
+                if not self._ledger.expire_letters(self._retention.failed).result(PATIENCE_SECONDS):
+                    break
 
     def _try(self, what: str, step: Callable[[], object]) -> None:
         try:

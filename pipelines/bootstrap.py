@@ -18,6 +18,7 @@ from pipelines.documents.reembedding import reembedding
 from pipelines.documents.stages import Workshop, document_processing
 from pipelines.documents.store.facade import MIGRATIONS as DOCUMENT_MIGRATIONS
 from pipelines.graph import RunGraphs
+from pipelines.letters import Payloads, Workbench
 from pipelines.recovery import Recoverer
 from pipelines.settling import Settler
 from tasks import catalogue as record_catalogue
@@ -28,10 +29,12 @@ from tasks.embedded import embedded_postgres
 from tasks.figures import FigureQueries
 from tasks.leases import Lease, Profile
 from tasks.ledger import Ledger
+from tasks.letters import LetterQueries
 from tasks.locks import PostgresLocks
 from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.queues import QueueQueries
+from tasks.replays import ReplayQueries
 from tasks.settings import Settings
 from tasks.states import FINAL
 from tasks.vitals import Pulse
@@ -56,6 +59,8 @@ class Kit:
         self.queries = Queries(self.database)
         self.queues = QueueQueries(self.database)
         self.figures = FigureQueries(self.database)
+        self.letters = LetterQueries(self.database)
+        self.replays = ReplayQueries(self.database)
         self.details = Details(self.database)
         self.workshop: Workshop = equip(settings, self.database)
         models = Models(self.workshop.embedder, endpoint_of(settings))
@@ -69,6 +74,8 @@ class Kit:
                 reembedding.name: Orders(self.workshop.store, models).check,
             },
         )
+        self.payloads = Payloads(self.catalogue, self.submission)
+        self.workbench = Workbench(self.letters, self.ledger, self.payloads)
         self.graphs = RunGraphs(self.catalogue, self.queries, self.details)
         self.recoverer = Recoverer(self.catalogue, self.queries, self.defaults)
         self.housekeeping = Housekeeping(

@@ -8,6 +8,7 @@ import threading
 from actors.clock import Clock
 from actors.dispatcher import Dispatcher
 from actors.errors import DefinitionError
+from actors.replays import Replayer
 from actors.supervisor import UNUSABLE, stop_on_signals, stop_with_parent
 from pipelines import logs
 from pipelines.bootstrap import open_kit
@@ -39,7 +40,8 @@ def main() -> int:
         dispatcher = None if publisher is None else Dispatcher(kit.ledger, kit.queries, publisher)
         coroner = Coroner(kit.database_url)
         kept = Retention(others=DAY * settings.retention_days, failed=DAY * settings.dead_letter_days)
-        clock = Clock(kit.ledger, kit.queries, coroner, kit.open_settler(), dispatcher, kept)
+        replayer = Replayer(kit.ledger, kit.replays, kit.payloads)
+        clock = Clock(kit.ledger, kit.queries, coroner, kit.open_settler(), dispatcher, kept, replayer)
         kit.pulse.add(clock.vitals)
         listener = Listener(kit.database_url, {READY_CHANNEL: clock.wake}).start()
         threading.Thread(

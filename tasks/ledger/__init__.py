@@ -21,11 +21,14 @@ from tasks.ledger import (
     dependencies,
     dispatches,
     endings,
+    fingerprints,
     idempotency,
+    letter_retention,
     progress,
     queues,
     recovery,
     removals,
+    replays,
     restarts,
     retention,
     rounds,
@@ -37,6 +40,7 @@ from tasks.ledger import (
 )
 from tasks.ledger.calling import Calling
 from tasks.ledger.group import Group
+from tasks.ledger.letters import Letters
 from tasks.ledger.transaction import (
     CANCEL_CHANNEL,
     READY_CHANNEL,
@@ -77,6 +81,11 @@ STATEMENTS: dict[str, Statement] = {
     "hand_out": runs.hand_out,
     "cancel": endings.cancel,
     "replay": dead_letters.replay,
+    "discard": dead_letters.discard,
+    "open_replay": replays.open_replay,
+    "work_off": replays.work_off,
+    "abort_replay": replays.abort_replay,
+    "resume_replay": replays.resume_replay,
     "retry": rounds.retry,
     "restart": restarts.restart,
     "restart_run": restarts.restart_run,
@@ -94,6 +103,8 @@ STATEMENTS: dict[str, Statement] = {
     "unlink": dependencies.unlink,
     "forget": step_outputs.forget,
     "expire": retention.expire,
+    "expire_letters": letter_retention.expire_letters,
+    "mark": fingerprints.mark,
     "fold": statistics.fold,
     "thin_out": statistics.thin_out,
     "take": dispatches.take,
@@ -108,7 +119,7 @@ STATEMENTS: dict[str, Statement] = {
 }
 
 
-class Ledger(Upkeep, Calling):
+class Ledger(Upkeep, Calling, Letters):
     """The verbs of the record, for one process. ``owner`` is the id under which it claims and publishes.
 
     ``seconds_per_priority``: a task overtakes what is one step more important and so much younger.
@@ -174,10 +185,6 @@ class Ledger(Upkeep, Calling):
     def cancel(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
         """Cancel a task and, if it is a run, its stages: "cancelled", "finished" or "missing"."""
         return self._group.add("cancel", task_id, patience=patience)
-
-    def replay(self, dead_letter: UUID, *, patience: float | None = None) -> Future[str]:
-        """Run the task of a dead letter again: "replayed", or why not (see `tasks.ledger.dead_letters`)."""
-        return self._group.add("replay", dead_letters.Replay(dead_letter), patience=patience)
 
     def retry(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
         """Run a failed task again with a new budget: "retried", or why not (see `tasks.ledger.rounds`)."""

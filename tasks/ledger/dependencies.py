@@ -155,7 +155,7 @@ def _unblock(tx: Transaction, item: Unblock) -> object:
     if not movable:
         return 0
     moved = tx.moves(_UNBLOCK, movable, tx.seconds_per_priority)
-    tx.ended.update(task_id for task_id, status in moved if status == "failed")
+    tx.fell([task_id for task_id, status in moved if status == "failed"])
     tx.made_ready(len(moved))
     return len(moved) if len(moved) == len(movable) or not item.ids else SKIPPED
 

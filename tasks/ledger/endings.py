@@ -109,8 +109,8 @@ def complete(tx: Transaction, items: Sequence[Complete]) -> list[object]:
 def fail(tx: Transaction, items: Sequence[Fail]) -> list[object]:
     """End attempts with an error: True, False for a stale token, SKIPPED if locked."""
     rows = tx.freed_by(tx.moves(_FAIL, as_json(items), tx.seconds_per_priority))
-    tx.ended.update(row[0] for row in rows if row[1] == "failed")
     tx.retried.update(row[0] for row in rows if row[1] == "retrying")
+    tx.fell([row[0] for row in rows if row[1] == "failed"])
     return _outcomes(tx, items, {row[0] for row in rows}, expected=("failed", "retrying"))
 
 

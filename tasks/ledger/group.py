@@ -21,7 +21,7 @@ import psycopg
 from tasks.database import dial
 from tasks.errors import CallboardError, Unavailable
 from tasks.herald import Herald
-from tasks.ledger import callbacks, concurrency, dependencies, statistics
+from tasks.ledger import callbacks, concurrency, dependencies, fingerprints, statistics
 from tasks.ledger.transaction import (
     SECONDS_PER_PRIORITY,
     SKIPPED,
@@ -248,6 +248,7 @@ class Group:
                 outcomes.update(zip(map(id, members), results, strict=True))
             dependencies.follow(tx)
             concurrency.follow(tx)
+            fingerprints.follow(tx)
             statistics.count(tx)
             callbacks.follow(tx)
             self._record_dispatch(tx)

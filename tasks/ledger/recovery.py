@@ -111,7 +111,7 @@ def lose(tx: Transaction, items: Sequence[Lose]) -> list[object]:
 
 def _lose(tx: Transaction, rows: Sequence[dict[str, Any]]) -> set[UUID]:
     moved = tx.freed_by(tx.moves(_LOSE, as_json(rows)))
-    tx.ended.update(row[0] for row in moved if row[1] == "failed")
     tx.retried.update(row[0] for row in moved if row[1] == "queued")
+    tx.fell([row[0] for row in moved if row[1] == "failed"])
     tx.made_ready(len(moved))
     return {row[0] for row in moved}

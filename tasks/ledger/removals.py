@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from tasks.ledger import statistics, step_outputs
+from tasks.ledger.rounds import keep_outcomes
 from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.states import FINAL
 
@@ -53,6 +54,10 @@ ORDER BY id FOR UPDATE SKIP LOCKED"""
 
 _LETTERS = "SELECT id, task_id FROM dead_letters WHERE task_id = ANY(%s)"
 _LOCK_LETTERS = _LETTERS + " ORDER BY id FOR UPDATE SKIP LOCKED"
+
+_KEEP_PAYLOADS = """
+UPDATE dead_letters d SET payload = t.payload FROM tasks t
+WHERE t.id = ANY(%s) AND d.task_id = t.id AND d.payload IS NULL"""
 
 # What has completed goes on counting as completed for those that also wait for something else. A row that is
 # locked belongs to one that is being unblocked or unlinked just now.
@@ -127,6 +132,9 @@ def remove(tx: Transaction, ids: Sequence[UUID], *, with_letters: bool = True) -
     statistics.forget(tx, gone)
     tx.execute(_MET, gone)
     step_outputs.forget_of(tx, gone)
+    keep_outcomes(tx, gone)
+    if not with_letters:
+        tx.execute(_KEEP_PAYLOADS, gone)
     for table, column in _ROWS if with_letters else _ROWS[1:]:
         tx.execute(f"DELETE FROM {table} WHERE {column} = ANY(%s)", gone)
     tx.ended.update(gone)

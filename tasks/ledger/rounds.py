@@ -36,6 +36,7 @@ class Opening(msgspec.Struct, frozen=True):
     """A round that is opened: what runs again, whose rounds are counted, and the dead letters it settles.
 
     ``word`` (replayed, retried, recovered) is what becomes of them; ``message`` is told in the history.
+    ``by`` is who wanted it, where that is known.
     """
 
     ids: Sequence[UUID]
@@ -44,6 +45,7 @@ class Opening(msgspec.Struct, frozen=True):
     ticket: UUID
     word: str
     message: str
+    by: str | None = None
 
 
 #: What a retry may answer.
@@ -67,8 +69,14 @@ _OPEN_LETTERS = "SELECT task_id, id FROM dead_letters WHERE task_id = ANY(%s) AN
 _LOCK_LETTERS = _OPEN_LETTERS + " ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
 
 _RESOLVE = """
-UPDATE dead_letters d SET resolution = r.resolution, resolved_at = now(), resolved_by = r.ticket
-FROM jsonb_to_recordset(%s::jsonb) AS r(id uuid, resolution text, ticket uuid) WHERE d.id = r.id"""
+UPDATE dead_letters d SET resolution = r.resolution, resolved_at = now(), resolved_by = r.ticket,
+    resolver = r.by
+FROM jsonb_to_recordset(%s::jsonb) AS r(id uuid, resolution text, ticket uuid, by text) WHERE d.id = r.id"""
+
+# How the rounds ended that replays opened is derived from their tasks' states, as long as these tell it.
+_OUTCOMES = """
+UPDATE replay_items i SET outcome = s.status FROM task_state s
+WHERE s.id = ANY(%s) AND i.ticket = s.opened_by AND i.outcome IS NULL"""
 
 _COUNT = """
 UPDATE task_state s SET round = s.round + 1, opened_by = c.ticket
@@ -209,12 +217,17 @@ def _retry_one(item: Retry, target: Target | None, scene: Scene, openings: list[
     return RETRIED
 
 
+def keep_outcomes(tx: Transaction, task_ids: Sequence[UUID]) -> None:
+    """Keep how tasks ended that were replayed, before their states cannot tell it any more."""
+    tx.execute(_OUTCOMES, list(task_ids))
+
+
 def open_rounds(tx: Transaction, openings: Sequence[Opening]) -> None:
     """Open rounds. The caller holds the locks of all their rows, and all of these are final."""
     if not openings:
         return
     letters: list[dict[str, Any]] = [
-        {"id": letter, "resolution": one.word, "ticket": one.ticket}
+        {"id": letter, "resolution": one.word, "ticket": one.ticket, "by": one.by}
         for one in openings
         for letter in one.letters
     ]
@@ -226,7 +239,9 @@ def open_rounds(tx: Transaction, openings: Sequence[Opening]) -> None:
         for task_id in one.ids
     ]
     callbacks.follow(tx)
-    statistics.unfold(tx, [task_id for one in openings for task_id in one.ids])
+    reopened = [task_id for one in openings for task_id in one.ids]
+    keep_outcomes(tx, reopened)
+    statistics.unfold(tx, reopened)
     tx.moves(_REOPEN, as_json(again), tx.seconds_per_priority)
     going_on = [
         {"id": task_id, "ticket": one.ticket}

@@ -1,6 +1,6 @@
 """What a group's statements share: the cursor, the stamp for ready rows, and what to say after the commit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -66,6 +66,8 @@ class Transaction:
         self.publications: list[Publication] = []
         #: Tasks that reached a final state here: others may wait for them.
         self.ended: set[UUID] = set()
+        #: Whether there are new dead letters here, which are to get their fingerprint.
+        self.has_buried = False
         #: Those of them that are in the statistics already, and new tasks that are not yet.
         self.counted: set[UUID] = set()
         self.created: set[UUID] = set()
@@ -96,6 +98,11 @@ class Transaction:
         """Remember the tasks that rows begin with: they have new events. Gives the rows back."""
         self.moved.update(row[0] for row in rows)
         return rows
+
+    def fell(self, ids: Collection[UUID]) -> None:
+        """Remember tasks that failed for good here: each has a dead letter, unless it is a run."""
+        self.ended.update(ids)
+        self.has_buried = self.has_buried or bool(ids)
 
     def freed_by(self, rows: list[Any]) -> list[Any]:
         """Remember the concurrency keys that rows end with: their tasks take no place any more."""

@@ -1,0 +1,142 @@
+"""The workbench for dead letters: another payload for a task, what a replay would do, and its job."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from actors.limits import limited
+from actors.submission import Order, Submission
+from pipelines.catalogue import Catalogue
+from pipelines.derivatives import merge_patch
+from tasks.errors import InvalidField
+from tasks.ledger import Ledger
+from tasks.ledger.dead_letters import Edit
+from tasks.ledger.replays import OpenReplay
+from tasks.letter_records import Candidate, LetterFilter
+from tasks.letters import PAGE, LetterQueries
+from tasks.values import NewTask
+
+#: A dry run names so many reasons; what there is beside them is counted as OTHER.
+MOST_REASONS = 20
+OTHER = "other reasons"
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """What a replay would do: how many letters it is for, how many not, and of these how many for a reason.
+
+    Reasons: ``resolved`` (replayed or discarded already), ``not_failed``, ``run_is_over``, ``foreign``,
+    ``missing``, or why the payload would not fit.
+    """
+
+    eligible: int
+    ineligible: int
+    reasons: dict[str, int]
+
+
+class Payloads:
+    """What another payload means for a task: it is checked like a submission, and leads to a limit."""
+
+    def __init__(self, catalogue: Catalogue, submission: Submission) -> None:
+        self._runnable = catalogue.runnable()
+        self._submission = submission
+
+    def fit(self, letter: Candidate, payload: Any) -> Edit:
+        """Another payload for the task of a letter.
+
+        Raises:
+          InvalidField: it does not fit the type; the field is named.
+        """
+        if not letter.is_stage:
+            (task, *_) = self._submission.prepare(_order(letter, payload))
+            return Edit(task.payload, task.concurrency, task.concurrency_key)
+        stage = self._runnable.get(letter.task_type)
+        if stage is None:  # only other processes know its pipeline
+            return Edit(payload, keeps_limit=True)
+        stage.parse(payload)
+        task = limited(_stage(letter, payload), stage.policy)
+        return Edit(payload, task.concurrency, task.concurrency_key)
+
+    def patched(self, letter: Candidate, patch: Mapping[str, Any]) -> Edit:
+        """The payload of a letter's task, changed by a JSON merge patch.
+
+        Raises:
+          InvalidField: it does not fit the type then.
+        """
+        return self.fit(letter, merge_patch(letter.payload, patch))
+
+
+class Workbench:
+    """What operators do with many dead letters at once."""
+
+    def __init__(self, queries: LetterQueries, ledger: Ledger, payloads: Payloads) -> None:
+        self._queries = queries
+        self._ledger = ledger
+        self._payloads = payloads
+
+    def survey(self, wanted: LetterFilter, patch: Mapping[str, Any] | None, most: int) -> Survey:
+        """What a replay of the first ``most`` letters that match would do; nothing is changed."""
+        reasons: Counter[str] = Counter()
+        eligible = 0
+        for letter in self._matching(wanted, most, payloads=patch is not None):
+            objection = letter.objection or self._objection(letter, patch)
+            if objection is None:
+                eligible += 1
+            else:
+                reasons[objection] += 1
+        shown = Counter(dict(reasons.most_common(MOST_REASONS)))
+        if rest := reasons.total() - shown.total():
+            shown[OTHER] = rest
+        return Survey(eligible, reasons.total(), dict(shown))
+
+    def open(
+        self, wanted: LetterFilter, job: OpenReplay, *, patience: float | None = None
+    ) -> tuple[Future[UUID], int]:
+        """Record a job for the letters that match; also how many they are."""
+        found = self._matching(wanted, job.most, payloads=False)
+        letters = [(one.dead_letter, one.task_id) for one in found]
+        made = msgspec.structs.replace(job, letters=letters)
+        return self._ledger.open_replay(made, patience=patience), len(letters)
+
+    def _matching(self, wanted: LetterFilter, most: int, *, payloads: bool) -> Iterator[Candidate]:
+        last: Candidate | None = None
+        while most > 0:
+            page = self._queries.candidates(wanted, after=last, limit=min(most, PAGE), payloads=payloads)
+            yield from page
+            if len(page) < min(most, PAGE):
+                return
+            most -= len(page)
+            last = page[-1]
+
+    def _objection(self, letter: Candidate, patch: Mapping[str, Any] | None) -> str | None:
+        if patch is None:
+            return None
+        try:
+            self._payloads.patched(letter, patch)
+        except InvalidField as error:
+            return str(error)
+        return None
+
+
+def _order(letter: Candidate, payload: Any) -> Order:
+    return Order(
+        task_type=letter.task_type,
+        payload=payload,
+        user_id=letter.user_id,
+        project_id=letter.project_id,
+        kb_id=letter.kb_id,
+    )
+
+
+def _stage(letter: Candidate, payload: Any) -> NewTask:
+    return NewTask(
+        task_type=letter.task_type,
+        queue_name="",
+        payload=payload,
+        user_id=letter.user_id,
+        project_id=letter.project_id,
+        kb_id=letter.kb_id,
+    )

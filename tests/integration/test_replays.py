@@ -1,0 +1,328 @@
+"""Replaying many dead letters: jobs that any clock works off, each of their items once."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from playhouse.pool import PooledPostgresqlDatabase
+
+from actors.replays import BATCH, Replayer
+from tasks.errors import InvalidField
+from tasks.ids import new_id
+from tasks.ledger import Ledger
+from tasks.ledger.dead_letters import Edit
+from tasks.ledger.replays import OpenReplay, Planned
+from tasks.letter_records import Candidate, LetterFilter, ReplayJob
+from tasks.letters import LetterQueries
+from tasks.queries import Queries
+from tasks.replays import ReplayQueries
+from tasks.values import Advance, Claimed, Complete, NewTask, TaskError
+from tests.support.waiting import eventually
+
+TABLES = "tasks, task_state, attempts, events, dispatches, queues, dead_letters, replays, replay_items"
+
+
+class Numbers:
+    """Payloads that are fine as long as they have a number."""
+
+    def patched(self, letter: Candidate, patch: Mapping[str, Any]) -> Edit:
+        payload = {**letter.payload, **patch}
+        if not isinstance(payload.get("number"), int):
+            raise InvalidField.of("payload.number", "is no number")
+        return Edit(payload)
+
+
+class Bench:
+    """A ledger on an empty record with a runner of replays, and what one needs to make tasks fail."""
+
+    def __init__(self, database: PooledPostgresqlDatabase, url: str) -> None:
+        self.ledger = Ledger(url).start()
+        self.queries = Queries(database)
+        self.letters = LetterQueries(database)
+        self.replays = ReplayQueries(database)
+        self.sql = psycopg.connect(url, autocommit=True)
+        self.sql.execute(f"TRUNCATE {TABLES}")
+        self.replayer = Replayer(self.ledger, self.replays, Numbers())
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.sql.close()
+
+    def fetch(self, limit: int = 1_000) -> list[Claimed]:
+        found: list[Claimed] = []
+        while part := self.ledger.fetch(["default"], ["work"], limit).result(10):
+            found += part
+        return found
+
+    def fail(self, claim: Claimed, message: str = "oops") -> None:
+        error = TaskError("actor_error", f"RuntimeError: {message}", None, "RuntimeError")
+        assert self.ledger.fail(claim, error, retry_in=None).result(10)
+
+    def complete(self, claim: Claimed) -> None:
+        assert self.ledger.complete(claim, Complete(claim.id, claim.token, "done")).result(10)
+
+    def failed(self, count: int, **fields: Any) -> list[UUID]:
+        """So many tasks that have failed for good, in their order."""
+        tasks = [
+            NewTask(task_type="work", queue_name="default", payload={"number": number}, **fields)
+            for number in range(count)
+        ]
+        self.ledger.submit(tasks).result(10)
+        claims = {claim.id: claim for claim in self.fetch()}
+        for task in tasks:
+            self.fail(claims[task.id])
+        return [task.id for task in tasks]
+
+    def open(self, **how: Any) -> UUID:
+        found = self.letters.candidates(LetterFilter(), after=None, limit=1_000, payloads=False)
+        job = OpenReplay(
+            letters=[(one.dead_letter, one.task_id) for one in found],
+            filter={},
+            most=1_000,
+            created_by="user:ann",
+            **how,
+        )
+        return self.ledger.open_replay(job).result(10)
+
+    def job(self, replay_id: UUID) -> ReplayJob:
+        job = self.replays.replay(replay_id, owner=None)
+        assert job is not None
+        return job
+
+    def step(self) -> None:
+        self.replayer.step()
+
+    def reasons(self, replay_id: UUID) -> list[str | None]:
+        items, _ = self.replays.items(replay_id, None, limit=1_000, offset=0)
+        return [item.reason for item in items]
+
+
+@pytest.fixture
+def bench(shared: PooledPostgresqlDatabase, url: str) -> Iterator[Bench]:
+    made = Bench(shared, url)
+    yield made
+    made.close()
+
+
+def test_a_job_replays_each_of_its_letters_once(bench: Bench) -> None:
+    # Given more failed tasks than a step takes at once
+    ids = bench.failed(BATCH + 20)
+    replay_id = bench.open()
+    assert bench.job(replay_id).counts == {"pending": len(ids), "replayed": 0, "skipped": 0}
+    # When the clocks work it off
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+    # Then all of them are ready again, once
+    claims = bench.fetch()
+    assert sorted(claim.id for claim in claims) == sorted(ids)
+    # And what becomes of them is told with the job
+    for claim in claims[1:]:
+        bench.complete(claim)
+    bench.fail(claims[0])
+    job = bench.job(replay_id)
+    assert job.outcomes == {"completed": len(ids) - 1, "failed": 1}
+    assert job.counts == {"pending": 0, "replayed": len(ids), "skipped": 0}
+
+
+def test_a_job_goes_on_after_its_canaries_have_completed(bench: Bench) -> None:
+    ids = bench.failed(5)
+    replay_id = bench.open(canary=2)
+    # Given the first two on their way, then nothing else is begun
+    for _ in range(3):
+        bench.step()
+    assert bench.job(replay_id).status == "canary"
+    canaries = bench.fetch()
+    assert sorted(claim.id for claim in canaries) == sorted(ids[:2])
+    bench.complete(canaries[0])
+    bench.step()
+    assert bench.fetch() == []
+    # When both have completed, then the others follow
+    bench.complete(canaries[1])
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+    assert sorted(claim.id for claim in bench.fetch()) == sorted(ids[2:])
+
+
+def test_a_canary_that_fails_stops_the_job_until_it_is_resumed(bench: Bench) -> None:
+    ids = bench.failed(4)
+    replay_id = bench.open(canary=2)
+    bench.step()
+    first, second = bench.fetch()
+    bench.complete(first)
+    bench.fail(second, "still broken")
+    # When a canary has failed, then nothing else is begun, and the job says why
+    for _ in range(2):
+        bench.step()
+    job = bench.job(replay_id)
+    assert job.status == "stopped"
+    assert job.reason == f"canary: task {second.id} failed: RuntimeError: still broken"
+    assert (bench.fetch(), job.counts["pending"]) == ([], 2)
+    # When somebody resumes it all the same, then the rest goes
+    assert bench.ledger.resume_replay(replay_id).result(10) == "running"
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+    assert sorted(claim.id for claim in bench.fetch()) == sorted(ids[2:])
+
+
+def test_a_canary_that_is_cancelled_stops_the_job(bench: Bench) -> None:
+    (task_id, _) = bench.failed(2)
+    replay_id = bench.open(canary=1)
+    bench.step()
+    bench.ledger.cancel(task_id).result(10)
+    bench.step()
+    assert bench.job(replay_id).reason == f"canary: task {task_id} cancelled"
+
+
+def test_more_canaries_than_letters_are_all_of_them(bench: Bench) -> None:
+    bench.failed(2)
+    replay_id = bench.open(canary=10)
+    bench.step()
+    bench.step()
+    assert bench.job(replay_id).status == "canary"
+    for claim in bench.fetch():
+        bench.complete(claim)
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+
+
+def test_an_aborted_job_begins_nothing_and_goes_on_where_it_was(bench: Bench) -> None:
+    ids = bench.failed(6)
+    replay_id = bench.open(canary=2)
+    bench.step()
+    canaries = bench.fetch()
+    # When it is aborted in the middle of its canary, twice
+    assert bench.ledger.abort_replay(replay_id).result(10) == "aborted"
+    assert bench.ledger.abort_replay(replay_id).result(10) == "aborted"
+    bench.complete(canaries[0])
+    bench.step()
+    # Then nothing else is begun, and what it has not begun is open still
+    assert bench.fetch() == []
+    _, left = bench.letters.letters(LetterFilter(), limit=10, offset=0)
+    assert left == 4
+    # And resumed it still waits for its canary
+    assert bench.ledger.resume_replay(replay_id).result(10) == "pending"
+    bench.step()
+    assert (bench.fetch(), bench.job(replay_id).status) == ([], "canary")
+    bench.complete(canaries[1])
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+    assert sorted(claim.id for claim in bench.fetch()) == sorted(ids[2:])
+    assert bench.ledger.resume_replay(replay_id).result(10) == "completed"
+    assert bench.ledger.abort_replay(replay_id).result(10) == "completed"
+
+
+def test_a_job_that_does_not_exist_is_missing(bench: Bench) -> None:
+    assert bench.ledger.abort_replay(new_id()).result(10) == "missing"
+    assert bench.ledger.resume_replay(new_id()).result(10) == "missing"
+    assert bench.ledger.work_off(new_id(), []).result(10) == 0
+
+
+def test_a_job_keeps_to_its_rate_whoever_works_on_it(bench: Bench) -> None:
+    bench.failed(30)
+    replay_id = bench.open(rate=20.0)
+    took = "SELECT extract(epoch FROM now() - started_at)::float8 FROM replays WHERE id = %s"
+    # When clocks look at it all the time
+    seen = []
+    while bench.job(replay_id).status != "completed":
+        bench.step()
+        counts = bench.job(replay_id).counts
+        seconds = bench.sql.execute(took, (replay_id,)).fetchone()
+        if counts["replayed"] and seconds is not None:
+            seen.append((counts["replayed"], seconds[0]))
+    # Then at no time more have gone than the rate lets
+    assert all(count <= 20 * seconds + 2 for count, seconds in seen)
+    assert seen[-1][1] >= 1.3
+
+
+def test_two_jobs_for_the_same_letters_replay_each_of_them_once(bench: Bench) -> None:
+    bench.failed(5)
+    first, second = bench.open(), bench.open()
+    eventually(lambda: bench.step() or bench.job(second).status == "completed")
+    assert len(bench.fetch()) == 5
+    assert bench.job(first).counts["replayed"] + bench.job(second).counts["replayed"] == 5
+    assert set(bench.reasons(second)) == {"not_failed"}
+
+
+def test_an_item_is_worked_on_once_however_often_it_is_planned(bench: Bench) -> None:
+    bench.failed(3)
+    replay_id = bench.open()
+    found = bench.replays.next_items(replay_id, limit=10, payloads=False)
+    planned = [Planned(one.position, one.dead_letter, one.ticket or new_id()) for one in found]
+    done = [bench.ledger.work_off(replay_id, planned) for _ in range(5)]
+    assert sum(one.result(10) for one in done) == 3
+    for claim in bench.fetch():
+        bench.fail(claim)
+    assert bench.ledger.work_off(replay_id, planned).result(10) == 0
+    assert bench.fetch() == []
+
+
+def test_what_cannot_be_replayed_is_skipped_with_its_reason(bench: Bench) -> None:
+    cancelled, gone, discarded, fine = bench.failed(4)
+    replay_id = bench.open()
+    (letter,) = bench.sql.execute("SELECT id FROM dead_letters WHERE task_id = %s", (discarded,)).fetchone()
+    assert bench.ledger.discard(letter, by="user:ann").result(10) == "discarded"
+    bench.ledger.delete(gone).result(10)
+    bench.ledger.retry(cancelled).result(10)
+    bench.ledger.cancel(cancelled).result(10)
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+    assert bench.reasons(replay_id) == ["not_failed", "missing", "resolved", None]
+    assert [claim.id for claim in bench.fetch()] == [fine]
+
+
+def test_a_patch_is_given_to_each_task_that_it_fits(bench: Bench) -> None:
+    one, other = bench.failed(2)
+    bench.sql.execute("UPDATE tasks SET payload = '{\"number\": null}' WHERE id = %s", (other,))
+    replay_id = bench.open(payload_patch={"careful": True})
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+    assert bench.reasons(replay_id) == [None, "payload.number: is no number"]
+    (claim,) = bench.fetch()
+    assert bytes(claim.payload) == b'{"number": 0, "careful": true}'
+    # And the letter keeps the payload that failed
+    (letter,) = bench.letters.letters(LetterFilter(resolution="replayed"), limit=1, offset=0)[0]
+    assert bench.letters.detail(letter, None).payload == {"number": 0}
+    assert letter.resolved_by == f"replay:{replay_id}"
+    assert bench.letters.detail(letter, None).replay_id == replay_id
+    assert one == letter.task_id
+
+
+def test_how_a_replayed_round_ended_is_known_when_the_task_has_gone_on(bench: Bench) -> None:
+    again, deleted = bench.failed(2)
+    replay_id = bench.open()
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+    for claim in bench.fetch():
+        (bench.fail if claim.id == again else bench.complete)(claim)
+    # When one is retried, and the other one is deleted
+    bench.ledger.retry(again).result(10)
+    bench.ledger.delete(deleted).result(10)
+    # Then the job tells how the rounds ended that it had opened
+    assert bench.job(replay_id).outcomes == {"failed": 1, "completed": 1}
+
+
+def test_the_replay_of_a_stage_takes_what_failed_beside_it_along(bench: Bench) -> None:
+    run = NewTask(task_type="pipeline", queue_name="default", is_run=True)
+    stages = [
+        NewTask(task_type="work", queue_name="default", run_id=run.id, stage="first", stage_index=index)
+        for index in range(2)
+    ]
+    bench.ledger.submit([run, *stages]).result(10)
+    for claim in bench.fetch():
+        bench.fail(claim)
+    bench.ledger.advance(Advance(run.id, status="failed", error={"code": "x", "message": "x"})).result(10)
+    replay_id = bench.open()
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+    assert bench.job(replay_id).counts == {"pending": 0, "replayed": 1, "skipped": 1}
+    assert len(bench.fetch()) == 2
+
+
+def test_old_letters_and_jobs_are_forgotten_and_open_ones_stay(bench: Bench) -> None:
+    bench.failed(3)
+    replay_id = bench.open()
+    bench.step()
+    bench.step()
+    for claim in bench.fetch():
+        bench.fail(claim)
+    bench.sql.execute("UPDATE dead_letters SET failed_at = failed_at - interval '91 days'")
+    bench.sql.execute("UPDATE replays SET created_at = created_at - interval '91 days'")
+    while bench.ledger.expire_letters(90 * 86_400.0).result(10):
+        pass
+    assert bench.replays.replay(replay_id, owner=None) is None
+    assert bench.sql.execute("SELECT count(*) FROM replay_items").fetchone() == (0,)
+    left = bench.sql.execute("SELECT count(*), count(resolution) FROM dead_letters").fetchone()
+    assert left == (3, 0)
