@@ -6,6 +6,7 @@ from uuid import UUID
 
 from actors.board import Board
 from actors.rabbitmq import topology
+from actors.rabbitmq.janitor import Janitor
 from actors.rabbitmq.publisher import Publisher
 from actors.submission import Defaults, Submission
 from pipelines.catalogue import Catalogue, collect
@@ -37,7 +38,10 @@ from tasks.queues import QueueQueries
 from tasks.replays import ReplayQueries
 from tasks.settings import Settings
 from tasks.states import FINAL
+from tasks.strays import StrayQueries
 from tasks.vitals import Pulse
+
+DAY = 86_400.0
 
 
 class Kit:
@@ -61,6 +65,7 @@ class Kit:
         self.figures = FigureQueries(self.database)
         self.letters = LetterQueries(self.database)
         self.replays = ReplayQueries(self.database)
+        self.strays = StrayQueries(self.database)
         self.details = Details(self.database)
         self.workshop: Workshop = equip(settings, self.database)
         models = Models(self.workshop.embedder, endpoint_of(settings))
@@ -109,6 +114,21 @@ class Kit:
         self.pulse.add(publisher.vitals)
         self.ledger.publish_through(publisher)
         return publisher
+
+    def open_janitor(self) -> Janitor | None:
+        """The janitor of the dead letters on RabbitMQ, if there is one."""
+        if not self.settings.broker_urls:
+            return None
+        locks = PostgresLocks(self.database_url)
+        self._resources.callback(locks.close)
+        return Janitor(
+            topology.parameters(self.settings.broker_urls),
+            self.settings.queue_type,
+            self.ledger,
+            self.strays,
+            locks,
+            keep_seconds=DAY * self.settings.dead_letter_days,
+        )
 
     def open_settler(self) -> Settler:
         """The flow of this process, with its thread."""

@@ -11,15 +11,13 @@ from actors.errors import DefinitionError
 from actors.replays import Replayer
 from actors.supervisor import UNUSABLE, stop_on_signals, stop_with_parent
 from pipelines import logs
-from pipelines.bootstrap import open_kit
+from pipelines.bootstrap import DAY, open_kit
 from tasks.coroner import Coroner
 from tasks.errors import CallboardError, SettingsError
 from tasks.ledger import READY_CHANNEL
 from tasks.ledger.retention import Retention
 from tasks.notices import Listener
 from tasks.settings import Settings
-
-DAY = 86_400.0
 
 
 def main() -> int:
@@ -47,6 +45,9 @@ def main() -> int:
         threading.Thread(
             target=kit.housekeeping.run, args=(stop,), name="callboard-housekeeping", daemon=True
         ).start()
+        janitor = kit.open_janitor()
+        if janitor is not None:
+            threading.Thread(target=janitor.run, args=(stop,), name="callboard-janitor", daemon=True).start()
         clock.run(stop)
         listener.close()
         coroner.close()

@@ -36,6 +36,7 @@ from tasks.ledger import (
     snapshots,
     statistics,
     step_outputs,
+    strays,
     submissions,
 )
 from tasks.ledger.calling import Calling
@@ -81,6 +82,7 @@ STATEMENTS: dict[str, Statement] = {
     "hand_out": runs.hand_out,
     "cancel": endings.cancel,
     "replay": dead_letters.replay,
+    "replay_foreign": strays.replay_foreign,
     "discard": dead_letters.discard,
     "open_replay": replays.open_replay,
     "work_off": replays.work_off,
@@ -107,6 +109,10 @@ STATEMENTS: dict[str, Statement] = {
     "mark": fingerprints.mark,
     "fold": statistics.fold,
     "thin_out": statistics.thin_out,
+    "keep_foreign": strays.keep,
+    "copies_removed": strays.removed,
+    "foreign_returned": strays.returned,
+    "expire_foreign": strays.expire_foreign,
     "take": dispatches.take,
     "take_dead": dispatches.take_dead,
     "add_webhook": callbacks.add_webhook,
@@ -119,7 +125,7 @@ STATEMENTS: dict[str, Statement] = {
 }
 
 
-class Ledger(Upkeep, Calling, Letters):
+class Ledger(Upkeep, Calling, Letters, strays.Strays):
     """The verbs of the record, for one process. ``owner`` is the id under which it claims and publishes.
 
     ``seconds_per_priority``: a task overtakes what is one step more important and so much younger.

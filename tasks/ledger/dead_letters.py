@@ -50,7 +50,7 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 class Discard(msgspec.Struct, frozen=True):
-    """Resolve a dead letter without running anything; its task stays failed. ``by`` is who wants it."""
+    """Resolve a dead letter without running anything; a task stays failed. ``by`` is who wants it."""
 
     dead_letter: UUID
     by: str
@@ -59,7 +59,7 @@ class Discard(msgspec.Struct, frozen=True):
 
 #: What a replay may answer, besides what a retry does. FOREIGN: the letter is of no task of ours.
 REPLAYED, RESOLVED, FOREIGN = "replayed", "resolved", "foreign"
-#: What a discard answers, if it does not answer MISSING, RESOLVED or FOREIGN.
+#: What a discard answers, if it does not answer MISSING or RESOLVED.
 DISCARDED = "discarded"
 
 # The task of a resolved letter may be gone: a recovery has made its stage anew.
@@ -85,7 +85,7 @@ WITH given AS (
 UPDATE tasks t SET payload = given.payload FROM given WHERE t.id = given.id"""
 
 _LOCK_LETTERS = """
-SELECT id, task_id, resolution, resolved_by FROM dead_letters WHERE id = ANY(%s)
+SELECT id, resolution, resolved_by FROM dead_letters WHERE id = ANY(%s)
 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
 _KNOWN = "SELECT id FROM dead_letters WHERE id = ANY(%s)"
 _DISCARD = """
@@ -178,7 +178,7 @@ def _fields(edit: Edit) -> dict[str, Any]:
 
 
 def discard(tx: Transaction, items: Sequence[Discard]) -> list[object]:
-    """Resolve dead letters for good: "discarded", "missing", "resolved", "foreign", or SKIPPED if locked."""
+    """Resolve dead letters for good: "discarded", "missing", "resolved", or SKIPPED if locked."""
     ids = [item.dead_letter for item in items]
     locked = {row[0]: row[1:] for row in tx.rows(_LOCK_LETTERS, ids)}
     known = {row[0] for row in tx.rows(_KNOWN, ids)} if len(locked) < len(set(ids)) else set(locked)
@@ -192,18 +192,16 @@ def discard(tx: Transaction, items: Sequence[Discard]) -> list[object]:
 
 def _discard_one(
     item: Discard,
-    letter: tuple[UUID | None, str | None, UUID | None] | None,
+    letter: tuple[str | None, UUID | None] | None,
     known: set[UUID],
     going: dict[UUID, Discard],
 ) -> object:
     if letter is None:
         return SKIPPED if item.dead_letter in known else MISSING
-    task_id, resolution, resolved_by = letter
+    resolution, resolved_by = letter
     if resolved_by == item.ticket:
         return DISCARDED
     if resolution is not None or item.dead_letter in going:
         return RESOLVED
-    if task_id is None:
-        return FOREIGN
     going[item.dead_letter] = item
     return DISCARDED

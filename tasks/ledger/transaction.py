@@ -90,6 +90,10 @@ class Transaction:
         """Execute a statement with named parameters that returns rows."""
         return self.cursor.execute(sql, params).fetchall()
 
+    def execute_named(self, sql: str, params: Mapping[str, Any]) -> None:
+        """Execute a statement with named parameters whose rows, if any, do not matter."""
+        self.cursor.execute(sql, params)
+
     def moves(self, sql: str, *params: Any) -> list[Any]:
         """Execute a statement that gives tasks new events and returns rows; each begins with a task's id."""
         return self.moved_by(self.rows(sql, *params))

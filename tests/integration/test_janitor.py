@@ -1,0 +1,441 @@
+"""The janitor of dead letters on RabbitMQ: what is settled leaves ``.XQ``, what is not ours is recorded."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pika
+import psycopg
+import pytest
+from dramatiq import Message
+from playhouse.pool import PooledPostgresqlDatabase
+
+from actors.rabbitmq import topology
+from actors.rabbitmq.foreign import kept
+from actors.rabbitmq.janitor import Janitor
+from actors.rabbitmq.messages import letter_for
+from actors.rabbitmq.topology import declarations
+from tasks.ids import new_id
+from tasks.ledger import Ledger
+from tasks.ledger.strays import ReplayForeign
+from tasks.locks import PostgresLocks
+from tasks.strays import StrayQueries
+from tasks.values import DeadLetter, NewTask, TaskError
+from tests.support.processes import channel_to
+from tests.support.servers import RabbitNode
+
+OOPS = TaskError("actor_error", "RuntimeError: oops", "Traceback …", "RuntimeError")
+A_WEEK = 7 * 86_400.0
+
+
+class House:
+    """A record, a queue on RabbitMQ with its dead letters, and a janitor that is told when to look."""
+
+    def __init__(
+        self, database: PooledPostgresqlDatabase, url: str, node: RabbitNode, queue_type: str
+    ) -> None:
+        self.url, self.node, self.queue_type = url, node, queue_type
+        self.queue = f"queue-{uuid4().hex[:8]}"
+        self.dead = f"{self.queue}.XQ"
+        self.ledger = Ledger(url).start()
+        self.queries = StrayQueries(database)
+        self.locks = PostgresLocks(url)
+        self.sql = psycopg.connect(url, autocommit=True)
+        self.connection = pika.BlockingConnection(pika.URLParameters(node.url))
+        self.channel = self.connection.channel()
+        self.channel.confirm_delivery()
+        for name, arguments in declarations(self.queue, queue_type):
+            self.channel.queue_declare(name, durable=True, arguments=arguments)
+        self.sql.execute("INSERT INTO queues (name) VALUES (%s)", (self.queue,))
+        self.janitor = self.new_janitor()
+
+    def new_janitor(self, locks: PostgresLocks | None = None) -> Janitor:
+        urls = topology.parameters([self.node.url])
+        return Janitor(
+            urls, self.queue_type, self.ledger, self.queries, locks or self.locks, keep_seconds=A_WEEK
+        )
+
+    def close(self) -> None:
+        self.janitor.close()
+        self.locks.close()
+        for name in (self.queue, self.dead):
+            self.channel.queue_delete(name)
+        self.connection.close()
+        self.sql.execute("DELETE FROM queues")
+        self.sql.close()
+        self.ledger.close()
+
+    # --- dead letters ----------------------------------------------------------------------------
+
+    def fail(self, count: int) -> list[UUID]:
+        """The tasks of so many new dead letters."""
+        tasks = [NewTask(task_type="work", queue_name=self.queue) for _ in range(count)]
+        self.ledger.submit(tasks).result(30)
+        claims = self.ledger.fetch([self.queue], ["work"], count).result(30)
+        for answer in [self.ledger.fail(claim, OOPS, retry_in=None) for claim in claims]:
+            assert answer.result(30)
+        return [task.id for task in tasks]
+
+    def send_copies(self, *, noted: bool = True) -> list[UUID]:
+        """Publish the copies that are owed, as the dispatcher does: the letters in their order."""
+        rows = self.sql.execute(
+            "SELECT id, task_id FROM dead_letters WHERE queue_name = %s AND copied_at IS NULL"
+            " ORDER BY failed_at, id",
+            (self.queue,),
+        ).fetchall()
+        for letter, task_id in rows:
+            self.send_copy(letter, task_id)
+        if noted:
+            self.sql.execute(
+                "UPDATE dead_letters SET copied_at = now() WHERE id = ANY(%s)", ([row[0] for row in rows],)
+            )
+        return [row[0] for row in rows]
+
+    def send_copy(self, letter: UUID, task_id: UUID) -> None:
+        dead = DeadLetter(letter, task_id, "work", self.queue, 1, "actor_error", "oops", None, 1)
+        made = letter_for(dead)
+        self.channel.basic_publish("", self.dead, made.body, made.properties)
+
+    def in_dead_letters(self) -> list[tuple[Any, bytes]]:
+        """What lies there, in order; it goes back."""
+        with channel_to(self.node.url) as channel:
+            found = []
+            while True:
+                method, properties, body = channel.basic_get(self.dead)
+                if method is None:
+                    return found
+                found.append((properties, body))
+
+    def copies(self) -> list[UUID]:
+        """The letters of the copies that lie there, in order."""
+        return [UUID(properties.headers["dead_letter"]) for properties, _ in self.in_dead_letters()]
+
+    def to_remove(self) -> int:
+        return self.queries.shelves(A_WEEK)[self.queue].resolved
+
+    # --- messages that are not ours --------------------------------------------------------------
+
+    def throw_in(self, body: bytes, **properties: Any) -> None:
+        self.channel.basic_publish("", self.dead, body, pika.BasicProperties(**properties))
+
+    def foreign(self) -> list[UUID]:
+        sql = "SELECT id FROM dead_letters WHERE queue_name = %s AND task_id IS NULL ORDER BY failed_at, id"
+        return [row[0] for row in self.sql.execute(sql, (self.queue,))]
+
+    def column(self, letter: UUID, name: str, table: str = "dead_letters", key: str = "id") -> Any:
+        row = self.sql.execute(f"SELECT {name} FROM {table} WHERE {key} = %s", (letter,)).fetchone()
+        assert row is not None
+        return row[0]
+
+    def in_queue(self) -> list[tuple[Any, bytes]]:
+        """What lies in the queue itself; it is taken."""
+        found = []
+        while True:
+            method, properties, body = self.channel.basic_get(self.queue, auto_ack=True)
+            if method is None:
+                return found
+            found.append((properties, body))
+
+
+@pytest.fixture(params=["classic", "quorum"])
+def queue_type(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def house(
+    shared: PooledPostgresqlDatabase, url: str, rabbit_node: RabbitNode, queue_type: str
+) -> Iterator[House]:
+    made = House(shared, url, rabbit_node, queue_type)
+    yield made
+    made.close()
+
+
+# --- copies --------------------------------------------------------------------------------------
+
+
+def test_the_copies_of_resolved_letters_leave_and_the_open_ones_stay_in_order(house: House) -> None:
+    # Given six dead letters with their copies
+    tasks = house.fail(6)
+    letters = house.send_copies()
+    of_task = {house.column(letter, "task_id"): letter for letter in letters}
+    # When one is replayed, one retried, one recovered or deleted with its task, and one discarded
+    assert house.ledger.replay(of_task[tasks[0]]).result(10) == "replayed"
+    assert house.ledger.retry(tasks[2]).result(10) == "retried"
+    assert house.ledger.delete(tasks[3]).result(10) == "deleted"
+    assert house.ledger.discard(of_task[tasks[4]]).result(10) == "discarded"
+    house.janitor.step()
+    # Then their copies are gone, and those of the others are where they were
+    left = [letter for letter in letters if letter in (of_task[tasks[1]], of_task[tasks[5]])]
+    assert house.copies() == left
+    assert house.to_remove() == 0
+    # and once all is in order nobody looks into the queue any more
+    house.janitor.step()
+    house.janitor.step()
+    assert house.copies() == left
+
+
+def test_a_copy_that_is_missing_is_no_error(house: House) -> None:
+    house.fail(3)
+    letters = house.send_copies()
+    house.channel.queue_purge(house.dead)
+    house.ledger.discard(letters[0]).result(10)
+    house.janitor.step()
+    assert house.to_remove() == 0
+    # and what comes after that is noticed although the counts never agree again
+    house.throw_in(b"late")
+    house.janitor.step()
+    assert len(house.foreign()) == 1
+
+
+def test_a_copy_that_was_sent_when_its_letter_was_resolved_already_leaves_too(house: House) -> None:
+    # Given a letter that is resolved while its copy is on its way
+    (task_id,) = house.fail(1)
+    (letter,) = house.send_copies(noted=False)
+    house.ledger.retry(task_id).result(10)
+    house.janitor.step()
+    assert house.copies() == []
+    house.ledger.cancel(task_id).result(10)
+    # and one whose confirmation comes after that
+    (other,) = house.fail(1)
+    house.sql.execute("UPDATE dead_letters SET dispatch = 7 WHERE task_id = %s", (other,))
+    house.ledger.retry(other).result(10)
+    late = house.sql.execute("SELECT id FROM dead_letters WHERE task_id = %s", (other,)).fetchone()
+    assert late is not None
+    house.send_copy(late[0], other)
+    house.ledger.close_dispatch(7).result(10)
+    house.janitor.step()
+    assert house.copies() == []
+    assert house.to_remove() == 0
+    assert letter != late[0]
+
+
+def test_a_letter_has_one_copy_however_often_it_was_sent(house: House) -> None:
+    (task_id,) = house.fail(1)
+    (letter,) = house.send_copies()
+    house.send_copy(letter, task_id)
+    house.janitor.step()
+    assert house.copies() == [letter]
+    assert house.column(letter, "resolution") is None
+
+
+def test_a_janitor_that_dies_in_the_middle_loses_nothing(house: House) -> None:
+    # Given a janitor that has taken all and acknowledged one, when its connection breaks
+    house.fail(4)
+    letters = house.send_copies()
+    with channel_to(house.node.url) as dying:
+        house.ledger.discard(letters[1]).result(10)
+        for _ in letters:
+            method, properties, _ = dying.basic_get(house.dead)
+            if properties.headers["dead_letter"] == str(letters[1]):
+                dying.basic_ack(method.delivery_tag)
+    # When the next one comes
+    house.janitor.step()
+    # Then the others are there, and the record knows that the one is gone
+    assert house.copies() == [letters[0], *letters[2:]]
+    assert house.to_remove() == 0
+
+
+def test_one_janitor_at_a_time_works_at_a_queue(house: House) -> None:
+    (task_id,) = house.fail(1)
+    (letter,) = house.send_copies()
+    house.ledger.retry(task_id).result(10)
+    # Given a lock that another process holds
+    others = PostgresLocks(house.url)
+    hold = others.try_hold(f"callboard janitor {house.queue}")
+    assert hold is not None
+    house.janitor.step()
+    assert house.copies() == [letter]
+    # When it is free
+    hold.release()
+    others.close()
+    house.janitor.step()
+    assert house.copies() == []
+
+
+def test_a_queue_of_dead_letters_that_is_not_there_does_not_stop_the_others(house: House) -> None:
+    house.fail(1)
+    (letter,) = house.send_copies()
+    absent = f"absent-{uuid4().hex[:8]}"
+    house.sql.execute("INSERT INTO queues (name) VALUES (%s)", (absent,))
+    house.ledger.discard(letter).result(10)
+    house.janitor.step()
+    assert house.copies() == []
+
+
+@pytest.mark.parametrize("queue_type", ["classic"])
+def test_a_thousand_copies_leave_in_one_walk(house: House) -> None:
+    measure(house, 1_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_ten_thousand_copies_leave_in_one_walk(house: House, record_property: Any) -> None:
+    record_property("figures", f"10,000 copies, 9,000 leave: {measure(house, 10_000):.1f} s")
+
+
+def measure(house: House, count: int) -> float:
+    """Let nine of ten copies leave: the seconds it took."""
+    letters = []
+    for _ in range(count // 1_000):
+        house.fail(1_000)
+        letters += house.send_copies()
+    gone = [letter for number, letter in enumerate(letters) if number % 10]
+    house.sql.execute("UPDATE dead_letters SET resolution = 'discarded' WHERE id = ANY(%s)", (gone,))
+    began = time.monotonic()
+    house.janitor.step()
+    seconds = time.monotonic() - began
+    assert house.copies() == letters[::10]
+    assert house.to_remove() == 0
+    return seconds
+
+
+# --- messages that are not ours ------------------------------------------------------------------
+
+
+def test_messages_that_are_not_ours_become_dead_letters_without_a_task(house: House) -> None:
+    # Given a letter of ours between messages of others
+    house.throw_in(b"\xff\xfe not json \x00", content_type="text/plain", headers={"x": 1, "nul": "a\0b"})
+    house.fail(1)
+    (ours,) = house.send_copies()
+    call: Message[Any] = Message(house.queue, "send_mail", ({"to": "ann"},), {}, {}, message_id="m-1")
+    house.throw_in(call.encode(), priority=3)
+    house.throw_in(b"{}", headers={"dead_letter": str(uuid4())})
+    # When the janitor has looked
+    house.janitor.step()
+    # Then they are on record with all they had, and ours alone is left
+    assert house.copies() == [ours]
+    letters = house.foreign()
+    messages = [house.queries.foreign_message(letter) for letter in letters]
+    bodies = {message.body: message for message in messages if message is not None}
+    assert bodies.keys() == {b"\xff\xfe not json \x00", call.encode(), b"{}"}
+    assert bodies[call.encode()].task_type == "send_mail"
+    assert bodies[b"{}"].task_type == ""
+    plain = bodies[b"\xff\xfe not json \x00"].properties
+    assert plain == {"content_type": "text/plain", "headers": {"x": 1, "nul": "a�b"}}
+    columns = "ARRAY[error_class, code, queue_name, resolution]"
+    assert house.column(letters[0], columns) == ["ForeignMessage", "foreign_message", house.queue, None]
+    assert house.to_remove() == 0
+
+
+def test_why_a_message_was_rejected_is_told(house: House) -> None:
+    house.channel.basic_publish("", house.queue, b"nonsense", pika.BasicProperties(headers={"a": [1, b"2"]}))
+    with channel_to(house.node.url) as channel:
+        method, _, _ = channel.basic_get(house.queue)
+        channel.basic_nack(method.delivery_tag, requeue=False)
+    for _ in range(50):
+        house.janitor.step()
+        if house.foreign():
+            break
+        time.sleep(0.1)
+    (letter,) = house.foreign()
+    message = house.column(letter, "message")
+    assert message == f"It is no message of Callboard: rejected in {house.queue}."
+
+
+def test_equal_messages_are_two_and_one_that_was_recorded_before_a_crash_is_one(house: House) -> None:
+    # Given two messages that are alike
+    house.throw_in(b"alike")
+    house.throw_in(b"alike")
+    house.janitor.step()
+    assert len(house.foreign()) == 2
+    # and two more, of which a janitor records both and dies before it acknowledges the second
+    house.throw_in(b"alike")
+    house.throw_in(b"alike")
+    with channel_to(house.node.url) as dying:
+        taken = [dying.basic_get(house.dead) for _ in range(2)]
+        for _, properties, body in taken:
+            house.ledger.keep_foreign(kept(house.queue, properties, body)).result(10)
+        dying.basic_ack(taken[0][0].delivery_tag)
+    # When the next one comes
+    house.janitor.step()
+    # Then there is no third, and nothing is left
+    assert len(house.foreign()) == 4
+    assert house.copies() == []
+    assert house.to_remove() == 0
+
+
+def test_a_hint_in_the_dead_letters_is_no_letter(house: House) -> None:
+    # Given the message about a task that is on record, which somebody moved
+    task = NewTask(task_type="work", queue_name=house.queue)
+    house.ledger.submit([task]).result(10)
+    body = {"queue_name": house.queue, "actor_name": "work", "args": [str(task.id)], "kwargs": {}}
+    body |= {"options": {"dispatch": 5}, "message_id": str(task.id), "message_timestamp": 1}
+    house.throw_in(json.dumps(body).encode())
+    # and one that only looks like it
+    house.throw_in(json.dumps(body | {"args": [str(new_id())]}).encode())
+    house.janitor.step()
+    assert len(house.foreign()) == 1
+    assert house.copies() == []
+
+
+def test_a_message_that_is_not_ours_goes_back_to_its_queue_as_it_was_and_once(house: House) -> None:
+    # Given two of them
+    headers = {"x": 1, "CC": ["elsewhere"], "nested": {"deep": [True, None, "ü"]}}
+    house.throw_in(b"raw \x00", headers=headers, correlation_id="c", user_id="guest", type="t")
+    house.janitor.step()
+    (letter,) = house.foreign()
+    # When twenty ask at once that it be replayed
+    answers = [house.ledger.replay_foreign(ReplayForeign(letter)) for _ in range(20)]
+    outcomes = [answer.result(10) for answer in answers]
+    house.janitor.step()
+    house.janitor.step()
+    # Then it is in its queue once, with what it had
+    assert sorted(set(outcomes)) == ["replayed", "resolved"]
+    assert outcomes.count("replayed") == 1
+    ((properties, body),) = house.in_queue()
+    assert body == b"raw \x00"
+    assert (properties.correlation_id, properties.type) == ("c", "t")
+    properties.headers.pop("x-delivery-count", None)
+    assert properties.headers == {"x": 1, "nested": {"deep": [True, None, "ü"]}}
+    assert house.column(letter, "resolution") == "replayed"
+
+
+def test_a_repeated_replay_is_one(house: House) -> None:
+    house.throw_in(b"x")
+    house.janitor.step()
+    (letter,) = house.foreign()
+    item = ReplayForeign(letter, (NewTask(task_type="work", queue_name=house.queue),))
+    assert house.ledger.replay_foreign(item).result(10) == "replayed"
+    assert house.ledger.replay_foreign(item).result(10) == "replayed"
+    count = house.sql.execute("SELECT count(*) FROM tasks WHERE queue_name = %s", (house.queue,)).fetchone()
+    assert count == (1,)
+    assert house.column(letter, "replayed_as", "foreign_messages", "dead_letter") == item.tasks[0].id
+    house.janitor.step()
+    assert house.in_queue() == []
+
+
+def test_what_is_discarded_or_old_goes(house: House) -> None:
+    house.throw_in(b"x")
+    house.throw_in(b"y")
+    house.janitor.step()
+    first, second = house.foreign()
+    assert house.ledger.discard(first).result(10) == "discarded"
+    assert house.ledger.discard(first).result(10) == "resolved"
+    assert house.ledger.discard(new_id()).result(10) == "missing"
+    assert house.ledger.replay_foreign(ReplayForeign(first)).result(10) == "resolved"
+    house.sql.execute(
+        "UPDATE dead_letters SET failed_at = now() - interval '8 days' WHERE id = %s", (second,)
+    )
+    assert house.ledger.expire_foreign(A_WEEK).result(10) == 1
+    assert house.foreign() == [first]
+    assert house.queries.foreign_message(second) is None
+
+
+def test_a_janitor_works_until_it_is_told_to_stop(house: House) -> None:
+    house.fail(1)
+    (letter,) = house.send_copies()
+    house.ledger.discard(letter).result(10)
+    stop = threading.Event()
+    thread = threading.Thread(target=house.janitor.run, args=(stop,), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while house.to_remove() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert house.copies() == []
