@@ -102,7 +102,9 @@ class Clock:
     def _dispatch(self, stopping: threading.Event) -> None:
         while self._dispatcher is not None and not stopping.is_set():
             self._try("dispatch", self._dispatcher.step)
-            self._awake.wait(BUSY_SECONDS if self._dispatcher.is_busy else TICK_SECONDS)
+            pause = BUSY_SECONDS if self._dispatcher.is_busy else TICK_SECONDS
+            token_in = self._dispatcher.token_in
+            self._awake.wait(pause if token_in is None else min(pause, token_in))
             self._awake.clear()
 
     def tick(self) -> None:
@@ -158,8 +160,12 @@ class Clock:
         self._ledger.unblock().result(PATIENCE_SECONDS)
 
     def sweep(self) -> None:
-        """Unpark tasks whose place became free in a process that then died before it could look at them."""
+        """Unpark tasks whose place became free in a process that then died before it could look at them.
+
+        And make queues again that were deleted while a task was on its way into them.
+        """
         self._swept_to = self._ledger.sweep_parked(self._swept_to).result(PATIENCE_SECONDS) or ""
+        self._ledger.adopt_queues().result(PATIENCE_SECONDS)
 
     def fold(self) -> None:
         """Fold what was tallied since the last time into the statistics; much of it in several rounds."""

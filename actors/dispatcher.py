@@ -25,10 +25,12 @@ GONE_AFTER_SECONDS = 1.0
 LOST_AFTER_SECONDS = 10.0
 OVERTAKEN_AFTER_SECONDS = 30.0
 RESEND_EVERY_SECONDS = 2.0
+#: The pause at least between two looks for a token.
+TOKEN_SECONDS = 0.005
 
 
 class _Line(msgspec.Struct):
-    """A queue with a backlog: its window, and when it was last looked at although that was full."""
+    """A queue with a backlog to be sent: its window, and when it was last looked at though that was full."""
 
     window: Window
     looked_at: float = 0.0
@@ -44,6 +46,7 @@ class Dispatcher:
         self._copies = Copies(ledger, queries, publisher)
         self._lines: dict[str, _Line] = {}
         self._hurried = True
+        self._token_at: float | None = None
         self._looked_at = 0.0
         self._resent_at = self._stepped_at = time.monotonic()
 
@@ -57,6 +60,11 @@ class Dispatcher:
         """How many seconds ago it last finished a step; without RabbitMQ it finishes none."""
         return time.monotonic() - self._stepped_at
 
+    @property
+    def token_in(self) -> float | None:
+        """In how many seconds a queue with a rate limit has its next token; None: no queue waits for one."""
+        return None if self._token_at is None else max(0.0, self._token_at - time.monotonic())
+
     def hurry(self) -> None:
         """Something became ready: look at all queues in the next step."""
         self._hurried = True
@@ -65,16 +73,18 @@ class Dispatcher:
         """Fill the windows once; how many tasks were taken."""
         if not self._publisher.is_open:
             self._lines.clear()
+            self._token_at = None
             return 0
         taken = self._step(time.monotonic())
         self._stepped_at = time.monotonic()
         return taken
 
     def _step(self, now: float) -> int:
-        hurried, self._hurried = self._hurried, False
+        hurried, self._hurried = self._hurried or self.token_in == 0, False
         if not hurried and now - self._looked_at < LOOK_SECONDS:
             return self._refill(self._queries.backlog(list(self._lines)), now, hurried=False)
         self._looked_at = now
+        self._token_at = None
         taken = self._refill(self._queries.backlog(), now, hurried=hurried)
         self._copies.step()
         if now - self._resent_at > RESEND_EVERY_SECONDS:
@@ -83,8 +93,12 @@ class Dispatcher:
         return taken
 
     def _refill(self, backlog: dict[str, Backlog], now: float, *, hurried: bool) -> int:
-        waiting = {queue: one for queue, one in backlog.items() if one.waiting}
+        waiting = {queue: one for queue, one in backlog.items() if one.waiting and one.room != 0}
         self._lines = {queue: self._lines.get(queue) or _Line(Window()) for queue in waiting}
+        tokens = [
+            now + max(one.token_in, TOKEN_SECONDS) for one in backlog.values() if one.token_in is not None
+        ]
+        self._token_at = min([*tokens, *filter(None, [self._token_at])], default=None)
         return sum(self._take(queue, one, now, hurried) for queue, one in waiting.items())
 
     def _take(self, queue: str, backlog: Backlog, now: float, hurried: bool) -> int:
@@ -97,7 +111,7 @@ class Dispatcher:
         gone_after = GONE_AFTER_SECONDS if self._publisher.ready_count(queue) == 0 else None
         taken = self._ledger.take(
             queue,
-            min(backlog.waiting, max(room, EXPRESS), MOST_AT_ONCE),
+            min(backlog.waiting, max(room, EXPRESS), MOST_AT_ONCE, backlog.room or MOST_AT_ONCE),
             new_dispatch(),
             window=line.window.size,
             gone_after=gone_after,

@@ -13,10 +13,12 @@ from dramatiq.broker import Consumer, MessageProxy
 from actors.delivery import Delivery, Slots, message_for
 from actors.errors import BrokerError
 from tasks.ledger import Ledger
-from tasks.values import Claimed
+from tasks.values import Claimed, Fetched
 
 #: How long an idle consumer waits before it looks by itself, in seconds; a notice wakes it at once.
 POLL = 1.0
+#: The pause at least between two looks for a token.
+TOKEN_SECONDS = 0.005
 STOPPING_PAUSE = 0.1
 STEP_SECONDS = 0.2
 RELEASE_SECONDS = 10.0
@@ -54,10 +56,11 @@ class LocalBroker(Broker):
         """Refused: work is submitted to the record, never enqueued beside it."""
         raise BrokerError("tasks are submitted, not enqueued: use submit() or POST /tasks")
 
-    def wake(self) -> None:
-        """Something became ready: look at once."""
-        for waker in list(self._wakers.values()):
-            waker.set()
+    def wake(self, queue: str = "") -> None:
+        """Something became ready, in a queue or anywhere: look at once."""
+        for name, waker in list(self._wakers.items()):
+            if queue in ("", name):
+                waker.set()
 
 
 class LocalConsumer(Consumer):
@@ -79,13 +82,14 @@ class LocalConsumer(Consumer):
         free = self._broker.slots.take(64, POLL)
         if not free:
             return None
-        self._fetch(free)
+        token_in = self._fetch(free)
         if self._fetched:
             return self._fetched.popleft()
-        self.wake.wait(POLL)
+        self.wake.wait(POLL if token_in is None else min(POLL, max(token_in, TOKEN_SECONDS)))
         return None
 
-    def _fetch(self, free: int) -> None:
+    def _fetch(self, free: int) -> float | None:
+        """Claim work for so many threads; in how many seconds the queue has a token, if it lacks one."""
         self.wake.clear()
         types = sorted(self._broker.get_declared_actors())
         claims: list[Claimed] = []
@@ -95,6 +99,7 @@ class LocalConsumer(Consumer):
         finally:
             self._broker.slots.give(free - len(claims))
         self._fetched.extend(Delivery(message_for(claim), claim) for claim in claims)
+        return claims.token_in if isinstance(claims, Fetched) else None
 
     def _claimed(self, fetched: "Future[list[Claimed]]") -> list[Claimed]:
         try:

@@ -214,9 +214,9 @@ class Worker:
     def _on_cancel(self, text: str) -> None:
         self._interrupts.cancel(UUID(text))
 
-    def _on_ready(self, _: str) -> None:
+    def _on_ready(self, queue: str) -> None:
         if isinstance(self._broker, LocalBroker):
-            self._broker.wake()
+            self._broker.wake(queue)
 
     def _lose_lease(self) -> None:
         self.lease_lost.set()

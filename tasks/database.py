@@ -41,6 +41,10 @@ def connect(url: str, *, pool: int = 10) -> Database:
     )
 
 
+#: An advisory lock by which connections are known on which verbs of the ledger are committed: all share it.
+COMMITTING: Final = 0x63626463
+
+
 def dial(url: str) -> psycopg.Connection[Any]:
     """A connection of one's own, in autocommit mode.
 

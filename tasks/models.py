@@ -154,7 +154,7 @@ class QueueRow(Model):
     """A named queue."""
 
     name = TextField(primary_key=True)
-    concurrency = IntegerField()
+    concurrency = IntegerField(null=True)
     rate_limit: Any = BinaryJSONField(null=True, index=False)
     max_size = IntegerField(null=True)
     paused = BooleanField()

@@ -9,6 +9,7 @@ from peewee import JOIN, SQL, fn
 from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks import history, lists, statistics, step_outputs
+from tasks.allowances import backlog_of, read_allowances
 from tasks.database import session
 from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
@@ -220,7 +221,9 @@ class Queries:
         with session(self._database):
             given = None if queues is None else list(queues)
             rows = self._database.execute_sql(_BACKLOG, (given, given)).fetchall()
-            return {name: Backlog(waiting, sent) for name, waiting, sent in rows}
+            steered = [name for name, waiting, _, is_steered in rows if waiting and is_steered]
+            found = read_allowances(self._database.execute_sql, steered) if steered else {}
+        return {name: backlog_of(waiting, sent, found.get(name)) for name, waiting, sent, _ in rows}
 
     def owed_queues(self) -> list[str]:
         """The queues of dead letters that have no copy on RabbitMQ yet."""
@@ -366,7 +369,7 @@ SELECT q.name, (SELECT count(*) FROM (
     SELECT FROM task_state s WHERE s.queue = q.name AND s.status = 'queued' AND s.dispatch IS NULL
     AND NOT s.parked LIMIT 1000) AS waiting),
     (SELECT count(*) FROM task_state s WHERE s.queue = q.name AND s.status = 'queued'
-        AND s.dispatch IS NOT NULL)
+        AND s.dispatch IS NOT NULL), q.steered
 FROM queues q WHERE %s::text[] IS NULL OR q.name = ANY(%s)"""
 
 _OWED = """

@@ -1,12 +1,14 @@
 """Reading the queues: their settings, and what is in them."""
 
+import time
 from collections import Counter
 from typing import Any
 
 import msgspec
 from playhouse.pool import PooledPostgresqlDatabase
 
-from tasks.database import session
+from tasks.database import COMMITTING, session
+from tasks.errors import Unavailable
 from tasks.models import QueueRow
 from tasks.records import Percentiles, Queue, QueueStats, RateLimit
 
@@ -14,6 +16,9 @@ from tasks.records import Percentiles, Queue, QueueStats, RateLimit
 NEWEST = 2_000
 #: What `LATELY` says of a queue in which nothing ended.
 NOTHING = (0, 0, 0.0, None, None, None, None)
+#: Postgres ends a transaction of a process that stands still sooner.
+CLAIM_SECONDS = 8.0
+CLAIM_PAUSE = 0.002
 
 
 class QueueQueries:
@@ -33,6 +38,24 @@ class QueueQueries:
         with session(self._database):
             row = QueueRow.get_or_none(QueueRow.name == name)
             return None if row is None else _queue(row)
+
+    def wait_for_claims(self, timeout: float = CLAIM_SECONDS) -> None:
+        """Wait until every transaction is over in which what was committed before this may be unknown.
+
+        A claim that began before a pause may have seen the queue open. All that begins later sees the pause.
+
+        Raises:
+          Unavailable: a process stood still in the middle of one for ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with session(self._database):
+            begun = self._database.execute_sql(_BEGUN).fetchall()
+            while begun:
+                pids, times = [row[0] for row in begun], [row[1] for row in begun]
+                begun = self._database.execute_sql(_STILL, (pids, times)).fetchall()
+                if begun and time.monotonic() > deadline:
+                    raise Unavailable("The queue is paused, but a claim is still under way: ask again.")
+                time.sleep(CLAIM_PAUSE if begun else 0)
 
     def stats(self, name: str) -> QueueStats | None:
         """What is in a queue, or None if there is none of this name.
@@ -93,13 +116,24 @@ def stats_of(row: Any, waiting: list[tuple[str, bool, int]], present: Any, latel
     )
 
 
+# A connection shows that it has begun before its first statement looks at anything.
+_BEGUN = f"""
+SELECT a.pid, a.xact_start FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.classid::bigint = {COMMITTING} AND l.objsubid = 2
+AND a.datname = current_database() AND a.xact_start IS NOT NULL"""
+
+_STILL = """
+SELECT a.pid, a.xact_start FROM unnest(%s::integer[], %s::timestamptz[]) AS b(pid, xact_start)
+JOIN pg_stat_activity a USING (pid, xact_start)"""
+
 _WAITING = """
 SELECT status, is_stage, count(*) FROM task_state
 WHERE queue = %s AND status IN ('scheduled', 'blocked', 'queued', 'retrying') GROUP BY status, is_stage"""
 
 # The oldest is found at the ends of the index: that of stages and that of whole tasks.
 _PRESENT = """
-SELECT (SELECT count(*) FROM task_state WHERE queue = %(name)s AND status = 'running'),
+SELECT (SELECT count(*) FROM task_state WHERE queue = %(name)s AND status = 'running'
+        AND worker IS NOT NULL),
     (SELECT count(*) FROM dead_letters WHERE queue_name = %(name)s AND resolution IS NULL),
     (SELECT count(*) FROM task_state WHERE run_queue = %(name)s
         AND status IN ('scheduled', 'blocked', 'queued', 'running')),

@@ -316,10 +316,13 @@ class RateLimit(msgspec.Struct, frozen=True):
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """A named queue. ``max_size`` is how many whole tasks may wait in it; None: any number."""
+    """A named queue. Of its tasks ``concurrency`` may run at once, and ``max_size`` whole ones wait in it.
+
+    None: any number.
+    """
 
     name: str
-    concurrency: int
+    concurrency: int | None
     rate_limit: RateLimit | None
     max_size: int | None
     paused: bool
@@ -354,7 +357,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     dead: int
     size: int
     capacity: int | None
-    concurrency: int
+    concurrency: int | None
     paused: bool
     oldest_age_s: float | None
     throughput: float

@@ -1,6 +1,6 @@
 """What goes into the ledger and what comes out of it: plain frozen values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -134,10 +134,16 @@ Publication: TypeAlias = Hint | DeadLetter
 
 
 class Backlog(msgspec.Struct, frozen=True):
-    """What is ready in a queue and not claimed: what waits for a dispatch, and what was sent to RabbitMQ."""
+    """What is ready in a queue and not claimed: what waits for a dispatch, and what was sent to RabbitMQ.
+
+    ``room`` is how many more may be sent, if the queue is steered (`tasks.allowances`). If a token is all
+    that is missing, there is one in ``token_in`` seconds.
+    """
 
     waiting: int
     sent: int
+    room: int | None = None
+    token_in: float | None = None
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -183,8 +189,19 @@ class Claimed(msgspec.Struct, frozen=True):
         return version_of(self.overrides)
 
 
+class Fetched(list["Claimed"]):
+    """What a fetch claimed; ``token_in`` seconds from now a queue that is out of tokens has another one."""
+
+    def __init__(self, claims: Iterable["Claimed"] = (), token_in: float | None = None) -> None:
+        super().__init__(claims)
+        self.token_in = token_in
+
+
 class Refused(msgspec.Struct, frozen=True):
-    """An arrival that must not run: ``reason`` is stale, running, finished, cancelled_run or parked."""
+    """An arrival that must not run: ``reason`` is stale, running, finished, cancelled_run or parked.
+
+    Or it is sent_back: its queue is paused or full, or has no token, and it will arrive again.
+    """
 
     task_id: UUID
     reason: str

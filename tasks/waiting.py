@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from tasks.models import QueueRow, WorkerRow
+from tasks.allowances import Allowance, read_allowances
+from tasks.models import WorkerRow
 from tasks.states import QUEUED, SCHEDULED, WAITS
 from tasks.values import announced, version_of
 
@@ -35,35 +36,37 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Served:
-    """Which queues and types the living workers serve, and which queues are paused."""
+    """Which queues and types the living workers serve, and what steered queues allow."""
 
-    def __init__(self, workers: list[Any], paused: set[str]) -> None:
+    def __init__(self, workers: list[Any], allowances: dict[str, Allowance]) -> None:
         self._queues = {queue for worker in workers for queue in worker.queues}
         self._types = {name for worker in workers for name in worker.types}
         self._pipelines = {name.rpartition(".")[0] for name in self._types} | {
             name.partition("@")[0] for name in self._types if "@" in name
         }
-        self._paused = paused
+        self._reasons = {name: one.reason for name, one in allowances.items()}
 
     @classmethod
     def read(cls) -> "Served":
         """What is served now; the models are bound and connected."""
         workers = list(WorkerRow.select().where(WorkerRow.kind == "worker"))
-        return cls(workers, {row.name for row in QueueRow.select(QueueRow.name).where(QueueRow.paused)})
+        database = WorkerRow._meta.database
+        return cls(workers, read_allowances(database.execute_sql))
 
     def lack(self, task: Waiting) -> str | None:
-        """What keeps a queued task waiting: others of its key, a paused queue or the lack of a worker."""
+        """What keeps a queued task waiting: others of its key, its queue, or the lack of a worker."""
         if task.is_parked:
             return "concurrency"
         if task.is_run:  # its stages are claimed, from queues of their own
             return self._lack_of_run(task)
-        if task.queue_name in self._paused:
-            return "paused"
+        reason = self._reasons.get(task.queue_name)
+        if reason == "paused":
+            return reason
         if task.task_type not in self._types:
             return "no worker for its type"
         if self._lacks_version(task.task_type.removesuffix(f".{task.stage}"), task.version):
             return "no worker for its version"
-        return None if task.queue_name in self._queues else "no worker for its queue"
+        return reason if task.queue_name in self._queues else "no worker for its queue"
 
     def _lack_of_run(self, task: Waiting) -> str | None:
         if task.task_type not in self._pipelines:

@@ -42,6 +42,7 @@ from tasks.ledger import (
 from tasks.ledger.calling import Calling
 from tasks.ledger.group import Group
 from tasks.ledger.letters import Letters
+from tasks.ledger.steering import Steering
 from tasks.ledger.transaction import (
     CANCEL_CHANNEL,
     READY_CHANNEL,
@@ -92,12 +93,16 @@ STATEMENTS: dict[str, Statement] = {
     "restart": restarts.restart,
     "restart_run": restarts.restart_run,
     "define": queues.define,
+    "change": queues.change,
+    "switch": queues.switch,
+    "drop": queues.drop,
     "delete": removals.delete,
     "submit": submissions.submit,
     "unblock": dependencies.unblock,
     "promote": recovery.promote,
     "unpark": concurrency.unpark,
     "sweep": concurrency.sweep,
+    "adopt": queues.adopt,
     "close": dispatches.close,
     "reopen": dispatches.reopen,
     "resend": dispatches.resend,
@@ -125,7 +130,7 @@ STATEMENTS: dict[str, Statement] = {
 }
 
 
-class Ledger(Upkeep, Calling, Letters, strays.Strays):
+class Ledger(Upkeep, Calling, Letters, Steering, strays.Strays):
     """The verbs of the record, for one process. ``owner`` is the id under which it claims and publishes.
 
     ``seconds_per_priority``: a task overtakes what is one step more important and so much younger.
@@ -202,12 +207,6 @@ class Ledger(Upkeep, Calling, Letters, strays.Strays):
         """Run what is over again, or a part of a run: "recovered", or why not (`tasks.ledger.restarts`)."""
         kind = "restart" if isinstance(how, restarts.Restart) else "restart_run"
         return self._group.add(kind, how, size=_size(how), patience=patience)
-
-    def define_queue(
-        self, settings: queues.Define, *, patience: float | None = None
-    ) -> Future[queues.Defined]:
-        """Make a queue, or change the settings of an existing one."""
-        return self._group.add("define", settings, patience=patience)
 
     def delete(self, task_id: UUID, *, patience: float | None = None) -> Future[str]:
         """Remove a task that is over, with its stages: "deleted", "unfinished", "missing" or "stage"."""

@@ -8,11 +8,14 @@ from uuid import UUID
 
 import msgspec
 
+from tasks.allowances import STEERED, Allowance
+from tasks.ledger.admission import Asking, admit
+from tasks.ledger.allowances import lock_allowances, spend
 from tasks.ledger.concurrency import judge, park
-from tasks.ledger.order import LOCK_ONE, READY, SPARE, candidates_of, choose, find, has_several_tenants
+from tasks.ledger.order import LOCK_ONE, READY, SPARE, Outlook, candidates_of, choose, find, look_ahead
 from tasks.ledger.snapshots import with_states
-from tasks.ledger.transaction import SKIPPED, Transaction, as_json, left_behind, skipped
-from tasks.values import Claimed, Json, Refused
+from tasks.ledger.transaction import PLACE, SKIPPED, Transaction, as_json, left_behind, skipped
+from tasks.values import Claimed, Fetched, Json, Refused
 
 #: So often a fetch looks for others, if it had to park all that it found.
 MOST_ROUNDS = 4
@@ -74,12 +77,16 @@ _RETURNED = """
     t.backoff, t.timeout, t.priority, t.user_id, t.project_id, t.kb_id, t.tags, t.run_id, t.stage,
     t.stage_index, t.overrides, s.suspect, s.snapshot"""
 
+#: Where `_RETURNED` has the queue.
+_QUEUE = 6
+
 _CLAIM = f"""
 WITH wanted AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS w(task_id uuid, dispatch bigint, token bigint)
 ), locked AS (
     SELECT s.id, w.token FROM task_state s JOIN wanted w ON s.id = w.task_id AND s.dispatch = w.dispatch
-    WHERE s.status = 'queued' AND s.concurrency_key IS NULL ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+    WHERE s.status = 'queued' AND s.concurrency_key IS NULL AND NOT {STEERED}
+    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 )
 UPDATE task_state s SET token = locked.token, {_TAKEN.format(worker="%s")}
 FROM locked JOIN tasks t USING (id)
@@ -122,7 +129,7 @@ SELECT {_RETURNED} FROM task_state s JOIN tasks t USING (id)
 WHERE s.worker = %s AND s.status = 'running' AND s.token = ANY(%s)"""
 
 _REFUSED = f"""
-SELECT s.id, s.status, s.dispatch, s.worker, s.token, {_RUN_IS_OVER}, s.concurrency_key
+SELECT s.id, s.status, s.dispatch, s.worker, s.token, {_RUN_IS_OVER}, s.rank, {PLACE}
 FROM task_state s JOIN tasks t USING (id) WHERE s.id = ANY(%s)"""
 
 _START_RUNS = """
@@ -133,7 +140,7 @@ WHERE id IN (
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING id"""
 
-_RELEASE = """
+_RELEASE = f"""
 WITH back AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS b(id uuid, token bigint, seconds float8)
 ), locked AS (
@@ -153,9 +160,9 @@ UPDATE task_state s SET status = CASE WHEN locked.seconds > 0 THEN 'scheduled' E
     token = NULL, worker = NULL, dispatch = NULL, dispatched_at = NULL,
     attempt = s.attempt - 1, started_at = NULL, running_event = NULL,
     events = s.events + CASE WHEN locked.seconds > 0 THEN 2 ELSE 1 END, updated_at = now()
-FROM locked WHERE s.id = locked.id RETURNING s.id, s.concurrency_key"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, {PLACE}"""
 
-_POSTPONE = """
+_POSTPONE = f"""
 WITH late AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS p(id uuid, dispatch bigint, seconds float8)
 ), locked AS (
@@ -167,7 +174,7 @@ WITH late AS (
 )
 UPDATE task_state s SET status = 'scheduled', dispatch = NULL, dispatched_at = NULL,
     ready_at = now() + make_interval(secs => locked.seconds), events = s.events + 1, updated_at = now()
-FROM locked WHERE s.id = locked.id RETURNING s.id, s.concurrency_key"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, {PLACE}"""
 
 
 def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
@@ -178,7 +185,7 @@ def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
         _start_runs(tx, list(claimed.values()))
         return [claimed[item.token] for item in items]
     found = {row[0]: row[1:] for row in tx.rows(_REFUSED, [item.task_id for item in missing])}
-    more, parked = _claim_keyed(tx, missing, found)
+    more, kept_waiting = _claim_judged(tx, missing, found)
     claimed |= more
     _start_runs(tx, list(claimed.values()))
     held_tokens = {row[3] for row in found.values()}
@@ -186,29 +193,36 @@ def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
     if repeated:  # an earlier commit of unknown outcome went through
         claimed |= _by_token(tx, tx.rows(_HELD, tx.owner, repeated))
     return [
-        claimed.get(item.token) or parked.get(item.token) or _refusal(item, found.get(item.task_id))
+        claimed.get(item.token) or kept_waiting.get(item.token) or _refusal(item, found.get(item.task_id))
         for item in items
     ]
 
 
-def _claim_keyed(
+def _claim_judged(
     tx: Transaction, missing: Sequence[Claim], found: dict[UUID, Any]
 ) -> tuple[dict[int, Claimed], dict[int, Refused]]:
-    """Of arrivals that were not claimed those with a key: what could be claimed, and what was parked."""
-    keyed = {item.task_id: item for item in missing if _waits_for_a_place(item, found.get(item.task_id))}
-    if not keyed:
+    """Of arrivals that were not claimed those that need a place: what could be claimed, and what waits on."""
+    asking = {item.task_id: item for item in missing if _needs_a_place(item, found.get(item.task_id))}
+    if not asking:
         return {}, {}
-    admitted, over = judge(tx, {one: found[one][-1] for one in keyed})
-    rows = _take(tx, {one: keyed[one].token for one in admitted})
-    park(tx, over)
-    return _by_token(tx, rows), {keyed[one].token: Refused(one, "parked") for one in over}
+    admission = admit(tx, [_asking(one, found[one]) for one in asking])
+    rows = _take(tx, {one.id: asking[one.id].token for one in admission.admitted})
+    park(tx, admission.parked)
+    waiting = dict.fromkeys(admission.parked, "parked") | dict.fromkeys(admission.sent_back, "sent_back")
+    return _by_token(tx, rows), {asking[one].token: Refused(one, why) for one, why in waiting.items()}
 
 
-def _waits_for_a_place(item: Claim, row: Sequence[Any] | None) -> bool:
+def _asking(task_id: UUID, row: Sequence[Any]) -> Asking:
+    *_, rank, queue, key = row
+    return Asking(task_id, queue, key, rank)
+
+
+def _needs_a_place(item: Claim, row: Sequence[Any] | None) -> bool:
     if row is None:
         return False
-    status, dispatch, _, _, run_is_over, key = row
-    return status == "queued" and dispatch == item.dispatch and key is not None and not run_is_over
+    status, dispatch, _, _, run_is_over, _, queue, key = row
+    has_limit = queue is not None or key is not None
+    return status == "queued" and dispatch == item.dispatch and has_limit and not run_is_over
 
 
 def _take(tx: Transaction, tokens: dict[UUID, int]) -> list[Any]:
@@ -220,52 +234,84 @@ def _take(tx: Transaction, tokens: dict[UUID, int]) -> list[Any]:
 def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[object]:
     """Claim straight from the table, for workers without a RabbitMQ: what each gets.
 
-    SKIPPED if it gets nothing, but has seen tasks with keys that were parked or are judged elsewhere: what is
-    behind them comes next.
+    SKIPPED if it gets nothing, but has seen tasks with keys that were parked or are judged elsewhere, or a
+    queue that is: what is behind them comes next.
     """
     outcomes: list[object] = []
     for item in items:
         rows = tx.rows(_HELD, tx.owner, [item.token]) if item.tried else []
         item.tried = True
-        saw_others = False
+        catch = _Catch(rows)
         if not rows:
-            rows, saw_others = _fetch(tx, item)
-        claimed = with_states(tx, [_claimed(row) for row in rows])
+            _fetch(tx, item, catch)
+        claimed = with_states(tx, [_claimed(row) for row in catch.rows])
         _start_runs(tx, claimed)
-        outcomes.append(claimed if claimed or not saw_others else SKIPPED)
+        outcomes.append(Fetched(claimed, catch.token_in) if claimed or not catch.saw_others else SKIPPED)
     return outcomes
 
 
-def _fetch(tx: Transaction, item: Fetch) -> tuple[list[Any], bool]:
-    """The rows of new claims, and whether there were others that could not be claimed."""
-    rows: list[Any] = []
+class _Catch(msgspec.Struct):
+    """What a fetch got: rows of claims, whether there were others, and when there is another token."""
+
+    rows: list[Any]
+    saw_others: bool = False
+    token_in: float | None = None
+
+
+def _fetch(tx: Transaction, item: Fetch, catch: _Catch) -> None:
     for _ in range(MOST_ROUNDS):
-        found = _find(tx, item, item.limit - len(rows))
-        rows += tx.moved_by([row[2:] for row in found if row[1] is None])
+        allowances: dict[str, Allowance] = {}
+        catch.saw_others = False
+        found = _find(tx, item, catch, allowances)
+        rows = tx.moved_by([row[2:] for row in found if row[1] is None])
         keyed = {row[0]: row[1] for row in found if row[1] is not None}
-        if not keyed:
-            return rows, False
-        admitted, over = judge(tx, keyed)
+        admitted, over = judge(tx, keyed) if keyed else (set(), set())
         rows += _take(tx, dict.fromkeys(admitted, item.token))
         park(tx, over)
+        catch.rows += rows
+        catch.saw_others = catch.saw_others or len(admitted) < len(keyed)
+        if allowances:
+            spend(tx, allowances, [row[_QUEUE] for row in rows])
         if rows or not over:  # if none is over, all that is left is judged elsewhere just now
-            return rows, len(admitted) < len(keyed)
-    return rows, True
+            return
 
 
-def _find(tx: Transaction, item: Fetch, limit: int) -> list[Any]:
-    """What is ready, queue after queue: those without a key are claimed, the others only locked."""
+def _find(tx: Transaction, item: Fetch, catch: _Catch, allowances: dict[str, Allowance]) -> list[Any]:
+    """What is ready, queue after queue: those without a key are claimed, the others only locked.
+
+    The ``allowances`` of steered queues are added to the given ones.
+    """
     rows: list[Any] = []
     for queue in item.queues:
-        wanted = limit - len(rows)
-        some = {"queue": queue, "types": item.types, "wanted": wanted, "token": item.token, "owner": tx.owner}
-        if wanted and not has_several_tenants(tx, queue):
-            rows += tx.named(_FETCH_BY_RANK, some)
-        elif wanted:
-            found = choose(find(tx, _CANDIDATES, queue, wanted, item.types))
-            chosen = [one.task.id for one in islice(found, wanted + SPARE)]
-            rows += tx.planned(_FETCH_CHOSEN, some | {"chosen": chosen})
+        outlook = look_ahead(tx, queue)
+        wanted = item.limit - len(rows)
+        if outlook.is_steered:
+            wanted = min(wanted, _allowed(tx, queue, catch, allowances))
+        if wanted > 0:
+            rows += _find_in(tx, item, queue, wanted, outlook)
     return rows
+
+
+def _allowed(tx: Transaction, queue: str, catch: _Catch, allowances: dict[str, Allowance]) -> int:
+    """How many tasks of a queue may start now."""
+    allowances |= lock_allowances(tx, [queue])
+    one = allowances.get(queue)
+    if one is None:
+        catch.saw_others = True
+        return 0
+    token_in = one.token_in()
+    if token_in is not None:
+        catch.token_in = token_in if catch.token_in is None else min(catch.token_in, token_in)
+    return one.most
+
+
+def _find_in(tx: Transaction, item: Fetch, queue: str, wanted: int, outlook: Outlook) -> list[Any]:
+    some = {"queue": queue, "types": item.types, "wanted": wanted, "token": item.token, "owner": tx.owner}
+    if not outlook.has_several_tenants:
+        return tx.named(_FETCH_BY_RANK, some)
+    found = choose(find(tx, _CANDIDATES, queue, wanted, item.types))
+    chosen = [one.task.id for one in islice(found, wanted + SPARE)]
+    return tx.planned(_FETCH_CHOSEN, some | {"chosen": chosen})
 
 
 def release(tx: Transaction, items: Sequence[HandBack]) -> list[object]:
@@ -303,7 +349,7 @@ def _start_runs(tx: Transaction, claimed: Sequence[Claimed]) -> None:
 def _refusal(item: Claim, row: Sequence[Any] | None) -> object:
     if row is None:
         return Refused(item.task_id, "stale")
-    status, dispatch, worker, _, run_is_over, _ = row
+    status, dispatch, worker, _, run_is_over, *_ = row
     if status == "running":
         return Refused(item.task_id, "running", worker)
     if status == "queued" and dispatch == item.dispatch:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
-from tasks.ledger.order import LOCK_ONE, SPARE, Sent, candidates_of, choose, find, fit, has_several_tenants
+from tasks.ledger.allowances import look_up_allowances
+from tasks.ledger.order import LOCK_ONE, SPARE, Sent, candidates_of, choose, find, fit, look_ahead
 from tasks.ledger.transaction import SKIPPED, Transaction
 from tasks.values import DeadLetter, Hint
 
@@ -125,6 +127,7 @@ WITH locked AS (
 UPDATE task_state s SET dispatch = NULL, dispatched_at = NULL FROM locked WHERE s.id = locked.id
 RETURNING s.id"""
 _REOPEN = _UNSEND.format(which="dispatch = %s")
+_SEND_BACK = _UNSEND.format(which="dispatch IS NOT NULL AND id = ANY(%s)")
 _RESEND = _UNSEND.format(
     which="queue = %s AND dispatch IS NOT NULL AND dispatched_at < now() - make_interval(secs => %s)"
     " AND NOT EXISTS (SELECT FROM dispatches d WHERE d.id = dispatch)"
@@ -150,18 +153,29 @@ def _take(tx: Transaction, item: Take) -> int:
 
 
 def _stamp(tx: Transaction, item: Take) -> list[Any]:
-    sent = [Sent(*row) for row in tx.planned(_SENT, {"queue": item.queue, "gone_after": item.gone_after})]
-    statement = _FAIRLY if has_several_tenants(tx, item.queue) else _BY_RANK
-    stamps = fit(choose(find(tx, statement, item.queue, item.limit), sent), sent, item.window)
-    stamps = stamps[: item.limit + SPARE]
+    outlook = look_ahead(tx, item.queue)
+    gone_after = None if outlook.is_steered else item.gone_after
+    sent = [Sent(*row) for row in tx.planned(_SENT, {"queue": item.queue, "gone_after": gone_after})]
+    limit = min(item.limit, _offered(tx, item.queue, sent)) if outlook.is_steered else item.limit
+    if limit <= 0:
+        return []
+    statement = _FAIRLY if outlook.has_several_tenants else _BY_RANK
+    stamps = fit(choose(find(tx, statement, item.queue, limit), sent), sent, item.window)
+    stamps = stamps[: limit + SPARE]
     some = {
         "ids": [one.id for one in stamps],
         "wires": [one.wire for one in stamps],
         "yields": [one.yields for one in stamps],
-        "wanted": item.limit,
+        "wanted": limit,
         "dispatch": item.dispatch,
     }
     return tx.planned(_TAKE, some) if stamps else []
+
+
+def _offered(tx: Transaction, queue: str, sent: Sequence[Sent]) -> int:
+    """How many tasks of a steered queue may be on the wire beside those that are: whoever comes is judged."""
+    one = look_up_allowances(tx, [queue]).get(queue)
+    return NO_WINDOW if one is None else one.most - sum(some.messages for some in sent)
 
 
 def take_dead(tx: Transaction, items: Sequence[TakeDead]) -> list[int]:
@@ -198,6 +212,15 @@ def _reopen(tx: Transaction, dispatch: list[int]) -> object:
         return SKIPPED
     tx.execute(_FORGET_REOPENED, dispatch)
     return count
+
+
+def send_back(tx: Transaction, ids: Sequence[UUID]) -> set[UUID]:
+    """Make rows ready again whose message arrived before they may run: which; others are in other hands."""
+    if not ids:
+        return set()
+    back = {row[0] for row in tx.rows(_SEND_BACK, list(ids))}
+    tx.made_ready(len(back))
+    return back
 
 
 def resend(tx: Transaction, items: Sequence[Resend]) -> list[int]:

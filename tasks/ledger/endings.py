@@ -11,7 +11,7 @@ from tasks.ledger.inserts import insert_tasks
 from tasks.ledger.progress import Report, report
 from tasks.ledger.runs import report_runs
 from tasks.ledger.step_outputs import keep
-from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json
+from tasks.ledger.transaction import CANCEL_CHANNEL, PLACE, SKIPPED, Transaction, as_json
 from tasks.step_outputs import told_of
 from tasks.values import Complete
 
@@ -28,7 +28,7 @@ class Fail(msgspec.Struct, frozen=True):
     error_class: str = "Error"
 
 
-_COMPLETE = """
+_COMPLETE = f"""
 WITH input AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS i(id uuid, token bigint, result jsonb)
 ), locked AS (
@@ -37,7 +37,7 @@ WITH input AS (
 )
 UPDATE task_state s SET status = 'completed', result = locked.result, error = NULL, progress = 100,
     events = s.events + 1, finished_at = now(), updated_at = now()
-FROM locked WHERE s.id = locked.id RETURNING s.id, s.concurrency_key"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, {PLACE}"""
 
 _FAIL = f"""
 WITH input AS (
@@ -60,11 +60,11 @@ UPDATE task_state s SET status = locked.next, error = locked.why, failures = s.f
     events = s.events + 1, dispatch = NULL, dispatched_at = NULL, ready_at = locked.due,
     rank = extract(epoch FROM locked.due) - s.priority * %s,
     finished_at = CASE WHEN locked.next = 'failed' THEN now() END, updated_at = now()
-FROM locked WHERE s.id = locked.id RETURNING s.id, s.status, s.concurrency_key"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, s.status, {PLACE}"""
 
 _REREAD = "SELECT id, status, token FROM task_state WHERE id = ANY(%s)"
 
-_CANCEL = """
+_CANCEL = f"""
 WITH target AS (
     SELECT unnest(%s::uuid[]) AS id UNION SELECT id FROM tasks WHERE run_id = ANY(%s)
 ), locked AS (
@@ -78,7 +78,7 @@ WITH target AS (
 )
 UPDATE task_state s SET status = 'cancelled', events = s.events + 1, finished_at = now(), updated_at = now(),
     dispatch = NULL
-FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status, s.worker, s.concurrency_key"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status, s.worker, {PLACE}"""
 
 _LEFT = """
 SELECT s.id, s.status, s.status NOT IN ('completed', 'failed', 'cancelled') OR EXISTS (
@@ -118,7 +118,7 @@ def cancel(tx: Transaction, items: Sequence[UUID]) -> list[object]:
     """Cancel tasks with the stages of their runs: "cancelled", "finished", "missing", or SKIPPED."""
     ids = list(items)
     moved = tx.freed_by(tx.moves(_CANCEL, ids, ids))
-    for task_id, before, worker, _ in moved:
+    for task_id, before, worker, *_ in moved:
         tx.ended.add(task_id)
         if before == "running" and worker is not None:
             tx.notify(CANCEL_CHANNEL, str(task_id))

@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from tasks.database import dial
+from tasks.database import COMMITTING, dial
 from tasks.errors import CallboardError, Unavailable
 from tasks.herald import Herald
 from tasks.ledger import callbacks, concurrency, dependencies, fingerprints, statistics
@@ -284,6 +284,7 @@ class Group:
             self._connection = dial(self._url)
             # A process that is frozen in the middle of a transaction must not hold up all others.
             self._connection.execute(f"SET idle_in_transaction_session_timeout = '{LONGEST_PAUSE}'")
+            self._connection.execute(f"SELECT pg_advisory_lock_shared({COMMITTING}, 0)")
             if not self._synchronous:
                 self._connection.execute("SET synchronous_commit = off")
         return self._connection

@@ -12,7 +12,8 @@ from tasks.values import Accepted, Hint, NewTask
 _COST = f"{MOST_STEPS} * least(n, {FLOOD})::integer / {FLOOD}"
 
 # Those that are ready leave at once as far as there is room for their queue and nothing waits in it. One that
-# would overtake what has the better rank (see `tasks.ledger.order`) is left to the dispatcher.
+# would overtake what has the better rank (see `tasks.ledger.order`) is left to the dispatcher, and so is all
+# of a steered queue (see `tasks.allowances`).
 _INSERT = f"""
 WITH input AS MATERIALIZED (
     SELECT r.*, due, is_run OR coalesce(due > now(), false) OR id = ANY(%(blocked)s) AS waits,
@@ -38,6 +39,7 @@ WITH input AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM task_state older
         WHERE older.queue = q.name AND older.status = 'queued' AND older.dispatch IS NULL
             AND NOT older.parked)
+    AND NOT EXISTS (SELECT FROM queues WHERE queues.name = q.name AND steered)
 ), sent AS MATERIALIZED (
     SELECT s.queue, s.tenant, s.yields, s.wire, min(s.rank) AS rank, count(*) AS n
     FROM open JOIN task_state s ON s.queue = open.name AND s.status = 'queued' AND s.dispatch IS NOT NULL

@@ -36,6 +36,13 @@ TENANTS_PER_PLACE: Final = 4
 SPARE: Final = 64
 
 
+class Outlook(NamedTuple):
+    """Whether there is anybody in a queue to be fair to, and whether it is steered (`tasks.allowances`)."""
+
+    has_several_tenants: bool
+    is_steered: bool
+
+
 class Candidate(NamedTuple):
     """A ready task. ``boost`` is its priority, and one more for a suspect: that had its turn before.
 
@@ -89,13 +96,14 @@ _BOOST = "s.priority + s.suspect::integer"
 _ROW = f"s.id, s.tenant, s.rank, {_BOOST}"
 
 # Probes of an index: whose the best rank is, and whether anybody is before or after him.
-_SEVERAL_TENANTS = f"""
+_OUTLOOK = f"""
 WITH best AS MATERIALIZED (SELECT s.tenant FROM task_state s WHERE {READY} ORDER BY s.rank LIMIT 1)
 SELECT coalesce(
     (SELECT s.tenant FROM task_state s WHERE {READY} AND s.tenant > (SELECT tenant FROM best)
      ORDER BY s.tenant LIMIT 1),
     (SELECT s.tenant FROM task_state s WHERE {READY} AND s.tenant < (SELECT tenant FROM best)
-     ORDER BY s.tenant DESC LIMIT 1)) IS NOT NULL"""
+     ORDER BY s.tenant DESC LIMIT 1)) IS NOT NULL,
+    coalesce((SELECT steered FROM queues WHERE name = %(queue)s), false)"""
 
 # A loose index scan: one probe for each tenant. It begins anywhere and goes on from the lowest.
 _TENANTS = f"""
@@ -132,9 +140,9 @@ SELECT best.*, crowd.size, crowd.top FROM known CROSS JOIN LATERAL (
     return by_rank, fairly
 
 
-def has_several_tenants(tx: Transaction, queue: str) -> bool:
-    """Whether there is anybody in a queue to be fair to."""
-    return bool(tx.planned(_SEVERAL_TENANTS, {"queue": queue})[0][0])
+def look_ahead(tx: Transaction, queue: str) -> Outlook:
+    """What there is to know about a queue before its next tasks are looked for."""
+    return Outlook(*tx.planned(_OUTLOOK, {"queue": queue})[0])
 
 
 def find(

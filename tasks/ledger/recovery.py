@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from tasks.ledger.dead_letters import BURIED
-from tasks.ledger.transaction import Transaction, as_json, left_behind, skipped
+from tasks.ledger.transaction import PLACE, Transaction, as_json, left_behind, skipped
 
 #: A task that was running in this many processes when they died is poison: it fails as worker_lost.
 MOST_DEATHS = 3
@@ -70,7 +70,7 @@ WITH input AS (
 UPDATE task_state s SET status = locked.next, deaths = locked.died, suspect = true, error = locked.why,
     rank = locked.rank - 1, token = NULL, dispatch = NULL, dispatched_at = NULL, events = s.events + 1,
     updated_at = now(), finished_at = CASE WHEN locked.next = 'failed' THEN now() END
-FROM locked WHERE s.id = locked.id RETURNING s.id, s.status, s.concurrency_key"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, s.status, {PLACE}"""
 
 _FORGET = """
 DELETE FROM workers WHERE id = %s AND NOT EXISTS (

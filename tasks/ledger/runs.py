@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from tasks.ledger.inserts import insert_tasks
-from tasks.ledger.transaction import CANCEL_CHANNEL, SKIPPED, Transaction, as_json, left_behind, skipped
+from tasks.ledger.transaction import (
+    CANCEL_CHANNEL,
+    PLACE,
+    SKIPPED,
+    Transaction,
+    as_json,
+    left_behind,
+    skipped,
+)
 from tasks.values import Advance, HandOut, RunProgress
 
 _LOCK = """
@@ -48,7 +56,7 @@ UPDATE tasks SET overrides = coalesce(overrides, '{}') - 'version'
     || jsonb_strip_nulls(jsonb_build_object('version', %s::text))
 WHERE id = %s AND (%s OR overrides->>'version' IS NULL)"""
 
-_CLEAR = """
+_CLEAR = f"""
 WITH locked AS (
     SELECT s.* FROM task_state s JOIN tasks t USING (id)
     WHERE t.run_id = %s AND s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')
@@ -60,7 +68,7 @@ WITH locked AS (
 )
 UPDATE task_state s SET status = 'cancelled', events = s.events + 1, finished_at = now(), updated_at = now(),
     dispatch = NULL
-FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status, s.concurrency_key"""
+FROM locked WHERE s.id = locked.id RETURNING s.id, locked.status, {PLACE}"""
 
 _UNFINISHED = ("scheduled", "blocked", "queued", "running", "retrying")
 
@@ -131,7 +139,7 @@ def _end(tx: Transaction, item: Advance) -> None:
 
 def clear(tx: Transaction, run_id: UUID) -> None:
     """Cancel what a finished run left behind; rows locked now are found by the next sweep."""
-    for task_id, before, _ in tx.freed_by(tx.moves(_CLEAR, run_id)):
+    for task_id, before, *_ in tx.freed_by(tx.moves(_CLEAR, run_id)):
         tx.ended.add(task_id)
         if before == "running":
             tx.notify(CANCEL_CHANNEL, str(task_id))

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
+from tasks.allowances import STEERED
 from tasks.values import Publication
 
 #: A verb whose rows another transaction holds: it goes into the next group (waiting could deadlock).
@@ -17,6 +18,9 @@ SECONDS_PER_PRIORITY: Final = 60.0
 
 READY_CHANNEL: Final = "callboard_ready"
 CANCEL_CHANNEL: Final = "callboard_cancel"
+
+#: Where the task ``s`` has its place: in its queue if that is steered, and among those of its key.
+PLACE: Final = f"CASE WHEN {STEERED} THEN s.queue END, s.concurrency_key"
 
 
 class Outlet(Protocol):
@@ -109,8 +113,10 @@ class Transaction:
         self.has_buried = self.has_buried or bool(ids)
 
     def freed_by(self, rows: list[Any]) -> list[Any]:
-        """Remember the concurrency keys that rows end with: their tasks take no place any more."""
+        """Remember whose places are free: rows end with a `PLACE`, that of a task which runs no more."""
         self.freed.update(row[-1] for row in rows if row[-1] is not None)
+        for queue in {row[-2] for row in rows if row[-2] is not None}:
+            self.notify(READY_CHANNEL, queue)
         return rows
 
     def planned(self, sql: str, params: Mapping[str, Any]) -> list[Any]:

@@ -46,11 +46,11 @@ def test_a_queue_has_defaults(client: TestClient) -> None:
     assert define(client, name="mail").json["concurrency"] == 5
 
 
-def test_a_queue_that_a_task_names_is_there_with_defaults(client: TestClient) -> None:
+def test_a_queue_that_a_task_names_is_there_without_limits(client: TestClient) -> None:
     client.simulate_post(TASKS, json={"task_type": "test", "queue_name": "by-the-way"})
 
     found = client.simulate_get(f"{QUEUES}/by-the-way").json
-    assert (found["concurrency"], found["rate_limit"], found["max_size"]) == (5, None, None)
+    assert (found["concurrency"], found["rate_limit"], found["max_size"]) == (None, None, None)
 
 
 def test_queues_are_listed_by_name_in_all_three_ways_of_paging(client: TestClient) -> None:
