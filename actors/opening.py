@@ -11,6 +11,7 @@ from actors.board import Board
 from actors.builtin import ACTORS
 from actors.registry import load_module, submittables_of
 from actors.submission import Defaults, Submission, Submittable
+from actors.web.connecting import Gate
 from tasks.bell import Bell
 from tasks.database import connect
 from tasks.embedded import embedded_postgres
@@ -37,7 +38,9 @@ class OpenBoard(Board):
         queries = Queries(database)
         defaults = Defaults(settings.max_retries, settings.task_timeout)
         known = Known(ACTORS, settings.actors)
-        super().__init__(Submission(known, ledger, queries, defaults), ledger, queries, bell, locks)
+        gate = Gate(allow_private=settings.callback_allow_private)
+        submission = Submission(known, ledger, queries, defaults, callbacks=gate)
+        super().__init__(submission, ledger, queries, bell, locks)
         self._resources = resources
 
     def close(self) -> None:

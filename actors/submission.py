@@ -77,6 +77,17 @@ class Types(Protocol):
         """What is asked for by a name, or None."""
 
 
+class Gatekeeper(Protocol):
+    """Who knows which URLs may be called."""
+
+    def check(self, url: str) -> object:
+        """Refuse a URL that may not be called.
+
+        Raises:
+          ValueError: why; the message goes on after the name of a field, and does not repeat the URL.
+        """
+
+
 #: Checks an order of one type against the world (files, knowledge bases) and may complete its payload.
 Check = Callable[[Order], Any]
 
@@ -91,12 +102,14 @@ class Submission:
         queries: Questions,
         defaults: Defaults,
         checks: Mapping[str, Check] | None = None,
+        callbacks: Gatekeeper | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._ledger = ledger
         self._queries = queries
         self._defaults = defaults
         self._checks = dict(checks or {})
+        self._callbacks = callbacks
         self._declared: dict[str, TaskType] = {}
         self._declared_at = -REFRESH_SECONDS
 
@@ -109,7 +122,7 @@ class Submission:
         Raises:
           InvalidField: the type is unknown (code unknown_task_type), or the payload does not fit it.
         """
-        _check_names(order)
+        _check_names(order, self._callbacks)
         if order.task_type in self._checks:
             payload = self._checks[order.task_type](order)
             order = msgspec.structs.replace(order, payload=payload)
@@ -199,13 +212,28 @@ def _overrides(order: Order) -> dict[str, Any] | None:
     return {name: value for name, value in asked.items() if value is not None} or None
 
 
-def _check_names(order: Order) -> None:
+def check_callable(url: str, gate: Gatekeeper | None, *, field: str = "callback_url") -> str:
+    """A URL to call when tasks end, as far as it can be told before. Messages do not repeat it.
+
+    Raises:
+      InvalidField: it cannot be called; the message says why.
+    """
+    check_callback_url(url, field=field)
+    try:
+        if gate is not None:
+            gate.check(url)
+    except ValueError as error:
+        raise InvalidField.of(field, str(error)) from None
+    return url
+
+
+def _check_names(order: Order, gate: Gatekeeper | None) -> None:
     if order.queue_name is not None:
         check_queue(order.queue_name)
     if order.unique_key is not None:
         check_unique_key(order.unique_key)
     if order.callback_url is not None:
-        check_callback_url(order.callback_url)
+        check_callable(order.callback_url, gate)
 
 
 def _refuse_circles(tasks: Sequence[NewTask]) -> None:

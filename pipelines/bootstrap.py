@@ -9,6 +9,7 @@ from actors.rabbitmq import topology
 from actors.rabbitmq.janitor import Janitor
 from actors.rabbitmq.publisher import Publisher
 from actors.submission import Defaults, Submission
+from actors.web.connecting import Gate
 from pipelines.catalogue import Catalogue, collect
 from pipelines.documents.embedding import Models
 from pipelines.documents.equipment import endpoint_of, equip
@@ -24,6 +25,7 @@ from pipelines.recovery import Recoverer
 from pipelines.settling import Settler
 from tasks import catalogue as record_catalogue
 from tasks.bell import Bell
+from tasks.callback_queries import CallbackQueries
 from tasks.database import Database, connect
 from tasks.details import Details
 from tasks.embedded import embedded_postgres
@@ -67,6 +69,8 @@ class Kit:
         self.replays = ReplayQueries(self.database)
         self.strays = StrayQueries(self.database)
         self.details = Details(self.database)
+        self.callbacks = CallbackQueries(self.database)
+        self.callback_gate = Gate(allow_private=settings.callback_allow_private)
         self.workshop: Workshop = equip(settings, self.database)
         models = Models(self.workshop.embedder, endpoint_of(settings))
         self.submission = Submission(
@@ -78,6 +82,7 @@ class Kit:
                 document_processing.name: self.workshop.sources.check,
                 reembedding.name: Orders(self.workshop.store, models).check,
             },
+            callbacks=self.callback_gate,
         )
         self.payloads = Payloads(self.catalogue, self.submission)
         self.workbench = Workbench(self.letters, self.ledger, self.payloads)

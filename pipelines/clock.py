@@ -6,15 +6,18 @@ import sys
 import threading
 
 from actors.clock import Clock
+from actors.deliverer import Deliverer
 from actors.dispatcher import Dispatcher
 from actors.errors import DefinitionError
 from actors.replays import Replayer
 from actors.supervisor import UNUSABLE, stop_on_signals, stop_with_parent
+from actors.web.sending import Sender
 from pipelines import logs
 from pipelines.bootstrap import DAY, open_kit
 from tasks.coroner import Coroner
 from tasks.errors import CallboardError, SettingsError
 from tasks.ledger import READY_CHANNEL
+from tasks.ledger.callbacks import CALLBACKS_CHANNEL
 from tasks.ledger.retention import Retention
 from tasks.notices import Listener
 from tasks.settings import Settings
@@ -41,7 +44,10 @@ def main() -> int:
         replayer = Replayer(kit.ledger, kit.replays, kit.payloads)
         clock = Clock(kit.ledger, kit.queries, coroner, kit.open_settler(), dispatcher, kept, replayer)
         kit.pulse.add(clock.vitals)
-        listener = Listener(kit.database_url, {READY_CHANNEL: clock.wake}).start()
+        sender = Sender(kit.callback_gate)
+        deliverer = Deliverer(kit.ledger, kit.queries, sender, settings.callback_secret).start()
+        notices = {READY_CHANNEL: clock.wake, CALLBACKS_CHANNEL: deliverer.wake}
+        listener = Listener(kit.database_url, notices).start()
         threading.Thread(
             target=kit.housekeeping.run, args=(stop,), name="callboard-housekeeping", daemon=True
         ).start()
@@ -49,6 +55,7 @@ def main() -> int:
         if janitor is not None:
             threading.Thread(target=janitor.run, args=(stop,), name="callboard-janitor", daemon=True).start()
         clock.run(stop)
+        deliverer.close()
         listener.close()
         coroner.close()
         return 0

@@ -127,6 +127,11 @@ class DueDelivery(msgspec.Struct, frozen=True):
     tries: int
     secret: str | None
 
+    @property
+    def is_orphan(self) -> bool:
+        """Whether its webhook is gone."""
+        return self.webhook_id is not None and self.secret is None
+
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
     """What came of an attempt: the delivery's ``status`` after it, and in how many seconds it is due."""

@@ -26,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     actors: tuple[str, ...] = ()
     file_roots: tuple[Path, ...] = ()
     fetch_allow_private: bool = False
+    callback_allow_private: bool = False
+    callback_secret: str | None = None
     queue_type: str = "classic"
     processes: int = 2
     threads: int = 8
@@ -166,7 +168,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 #: What is secret, or may hold a secret.
-_HIDDEN = frozenset({"EMBEDDING_KEY", "EMBEDDING_URL"})
+_HIDDEN = frozenset({"CALLBACK_SECRET", "EMBEDDING_KEY", "EMBEDDING_URL"})
 _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DATABASE_URL": ("database_url", str),
     "BROKER_URL": ("broker_urls", _list),
@@ -177,6 +179,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "ACTORS": ("actors", _list),
     "FILE_ROOTS": ("file_roots", _paths),
     "FETCH_ALLOW_PRIVATE": ("fetch_allow_private", _switch),
+    "CALLBACK_ALLOW_PRIVATE": ("callback_allow_private", _switch),
+    "CALLBACK_SECRET": ("callback_secret", _key),
     "QUEUE_TYPE": ("queue_type", _one_of("classic", "quorum")),
     "PROCESSES": ("processes", _whole(1, 256)),
     "THREADS": ("threads", _whole(1, 1_000)),

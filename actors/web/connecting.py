@@ -149,6 +149,10 @@ class Line:
         """From now on the body is read, whose size others limit."""
         self._head_left = None
 
+    def hurry(self, seconds: float) -> None:
+        """Wait for what is still to come for ``seconds`` at most."""
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
+
     def close(self) -> None:
         """Stay open: ``http.client`` closes before it reads the body. Who opened the socket closes it."""
 

@@ -117,7 +117,8 @@ WITH RECURSIVE hosts(host, nth) AS (
     RETURNING d.id, d.claim, d.task_id, d.webhook_id, d.event, d.url, d.host, d.ended, d.tries,
         (SELECT secret FROM webhooks w WHERE w.id = d.webhook_id)
 )
-SELECT * FROM taken ORDER BY host"""
+SELECT (SELECT host FROM hosts WHERE nth = {HOSTS_AT_ONCE}), taken.*
+FROM (VALUES (true)) AS always LEFT JOIN taken ON true ORDER BY taken.host"""
 
 _RECORD = f"""
 WITH input AS (
@@ -175,11 +176,14 @@ def take_deliveries(tx: Transaction, items: Sequence[TakeDeliveries]) -> list[Ta
 
 def _take(tx: Transaction, item: TakeDeliveries) -> Taken:
     asked = {**msgspec.structs.asdict(item), "busy": as_json(item.busy)}
+    rows = tx.planned(_TAKE, asked)
     names = DueDelivery.__struct_fields__
     due = [
-        msgspec.convert(dict(zip(names, row, strict=True)), DueDelivery) for row in tx.planned(_TAKE, asked)
+        msgspec.convert(dict(zip(names, row[1:], strict=True)), DueDelivery)
+        for row in rows
+        if row[1] is not None
     ]
-    return Taken(due, due[-1].host if len(due) == item.limit else "")
+    return Taken(due, due[-1].host if len(due) == item.limit else rows[0][0] or "")
 
 
 def record_attempts(tx: Transaction, items: Sequence[Attempted]) -> list[object]:

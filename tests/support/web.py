@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 #: A certificate for docs.example that nobody but a test trusts, with its key.
 CERTIFICATE = """\
@@ -32,6 +33,14 @@ d1MYCEkJ0W3k5DE4iz0o2aJADdShRANCAATGxeWwIhFKjALaxLeL4x8CMb0aUoYN
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
+class Posted(NamedTuple):
+    """A body that was sent here by POST."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
 class Site:
     """A running server; every path has its answer. ``asked`` holds the paths and their Host headers."""
 
@@ -41,6 +50,7 @@ class Site:
         self.answers: dict[str, Answer] = {}
         self.asked: list[tuple[str, str]] = []
         self.named: list[str | None] = []
+        self.posted: list[Posted] = []
         self.gone = threading.Event()
 
 
@@ -50,6 +60,12 @@ def site(*, tls: bool = False) -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            here.asked.append((self.path, self.headers["Host"]))
+            here.answers[self.path](self)
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            here.posted.append(Posted(self.path, dict(self.headers), body))
             here.asked.append((self.path, self.headers["Host"]))
             here.answers[self.path](self)
 
@@ -98,6 +114,17 @@ def drip(web: Site, piece: bytes, pause: float = 0.0) -> Answer:
             handler.wfile.write(piece)
 
     return write
+
+
+def hang(web: Site) -> Answer:
+    """No answer at all, for as long as the server runs."""
+    return lambda _: web.gone.wait(60) and None
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """One answer after the other; the last one stays."""
+    left = list(answers)
+    return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
 
 
 def _context(here: Site) -> ssl.SSLContext:

@@ -8,14 +8,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import httpx
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.web.headers import retry_after
 from pipelines.documents.embedders.port import Endpoint
 from pipelines.documents.errors import EmbeddingRefused, EmbeddingUnavailable
 
@@ -129,7 +128,7 @@ class HttpEmbedder:
         if status == 200:
             return
         if status == 429 or status >= 500:
-            raise _Passing(f"it answers {status}", _retry_after(response.headers.get("Retry-After", "")))
+            raise _Passing(f"it answers {status}", retry_after(response.headers.get("Retry-After", "")))
         if status in _ABOUT_THE_INPUT:
             said = content[:300].decode("utf-8", "replace").replace(self._key or "\0", "…")
             raise EmbeddingRefused(f"The embedding endpoint refuses the text ({status}): {said}")
@@ -210,13 +209,3 @@ def _vectors(content: bytes, count: int) -> NDArray[np.float32]:
 
 def _useless(what: str) -> EmbeddingUnavailable:
     return EmbeddingUnavailable(f"The embedding endpoint answers with {what}: check its URL and model.")
-
-
-def _retry_after(text: str) -> float:
-    """Seconds of a Retry-After header, which is a number or a date; 0 if it is neither."""
-    if text.strip().isdecimal():
-        return min(float(text), 86_400.0)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
