@@ -28,11 +28,12 @@ from api.client_answers import (
     refusal,
     unreachable,
 )
+from api.client_queues import QueueCalls
 from api.client_reads import Reads
 from api.client_stats import Stats
 from api.client_streams import Following, OutOfTime, StreamEvent
 from api.client_verbs import TaskId, Verbs, task_path
-from tasks.records import Queue, QueueStats, Task, TaskPage
+from tasks.records import Task, TaskPage
 from tasks.states import FINAL
 
 __all__ = [
@@ -62,7 +63,7 @@ _OUTAGE_AT_MOST = 30.0
 _PATIENT = 120.0
 
 
-class Client(Reads, Stats, Verbs):
+class Client(QueueCalls, Reads, Stats, Verbs):
     """A Callboard server at ``url``. May be used by several threads at once; close it, or use ``with``.
 
     ``token`` is a JWT or an API key, ``timeout`` the seconds to wait for an answer. ``transport`` replaces
@@ -172,25 +173,6 @@ class Client(Reads, Stats, Verbs):
             if look != before:
                 yield look
             before = look
-
-    # Queues
-
-    def queues(self) -> list[Queue]:
-        """Return all queues, by name."""
-        return list(self._all("/queues", "queues", Queue))
-
-    def queue(self, name: str) -> Queue:
-        """Return one queue."""
-        return read(self._get(_queue_path(name)), Queue)
-
-    def define_queue(self, name: str, **settings: Any) -> Queue:
-        """Make a queue or change it: ``concurrency``, ``rate_limit``, ``max_size``; None leaves one alone."""
-        given = {key: value for key, value in settings.items() if value is not None}
-        return read(self._post("/queues", {"name": name, **given}), Queue)
-
-    def queue_stats(self, name: str) -> QueueStats:
-        """Return how much there is in a queue, and what became of its newest tasks."""
-        return read(self._get(_queue_path(name) + "/stats"), QueueStats)
 
     # Knowledge bases
 
@@ -386,10 +368,6 @@ def _credentials(token: str | None) -> dict[str, str]:
 
 def _kb_path(kb: str) -> str:
     return f"/knowledge-bases/{quote(kb, safe='')}"
-
-
-def _queue_path(name: str) -> str:
-    return f"/queues/{quote(name, safe='')}"
 
 
 def _as_text(value: Any) -> Any:

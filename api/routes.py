@@ -68,6 +68,8 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/queues/{{name}}/stats", queues, "stats"),
         Route(f"{PREFIX}/stats/workers", stats, "workers"),
         Route(f"{PREFIX}/stats/queues", stats, "queues"),
+        Route(f"{PREFIX}/queues/{{name}}/pause", queues, "pause"),
+        Route(f"{PREFIX}/queues/{{name}}/resume", queues, "resume"),
         Route(f"{PREFIX}/knowledge-bases", knowledge_bases),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}", knowledge_bases, "one"),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/search", knowledge_bases, "search"),

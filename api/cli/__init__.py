@@ -21,7 +21,7 @@ _COMMANDS = {
     "doctor": Place(_PROCESSES, "Look for what keeps Callboard from working."),
     "submit": Place("api.cli.tasks:submit", "Submit a task."),
     "tasks": Place("api.cli.tasks:tasks", "List, watch, cancel, retry, recover and delete tasks."),
-    "queues": Place("api.cli.queues:queues", "List, create and show queues."),
+    "queues": Place("api.cli.queues:queues", "List, create, show, change, pause and delete queues."),
     "workers": Place("api.cli.workers:workers", "Show who is at work: workers, APIs and clocks."),
     "kb": Place("api.cli.knowledge:kb", "List, create, show, embed anew and delete knowledge bases."),
     "ingest": Place("api.cli.ingest:ingest", "Send documents to a knowledge base."),

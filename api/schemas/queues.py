@@ -19,10 +19,22 @@ class RateLimitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
+Concurrency = Annotated[int, Meta(ge=1, le=100_000)] | None
+MaxSize = Annotated[int, Meta(ge=1, le=MOST_WAITING)] | None
+
+
 class QueueRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The body of ``POST /queues``; what is left out stays as it is, and is the default in a new queue."""
 
     name: Name
-    concurrency: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    concurrency: Concurrency = None
     rate_limit: RateLimitRequest | None = None
-    max_size: Annotated[int, Meta(ge=1, le=MOST_WAITING)] | None = None
+    max_size: MaxSize = None
+
+
+class QueueChange(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of ``PATCH /queues/{name}``; what is left out stays as it is, null takes a limit away."""
+
+    concurrency: Concurrency = None
+    rate_limit: RateLimitRequest | None = None
+    max_size: MaxSize = None

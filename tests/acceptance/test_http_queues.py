@@ -2,9 +2,10 @@
 
 from typing import Any
 
-import psycopg
 import pytest
 from falcon.testing import Result, TestClient
+
+from api import caller
 
 QUEUES, TASKS = "/api/v1/queues", "/api/v1/tasks"
 FIELDS = ["name", "concurrency", "rate_limit", "max_size", "paused", "created_at", "updated_at"]
@@ -179,11 +180,88 @@ def test_the_statistics_of_a_queue_have_the_fields_of_the_contract(client: TestC
     assert found["wait_ms"] == found["run_ms"] == {"p50": None, "p95": None}
 
 
-def test_a_task_in_a_paused_queue_says_so(client: TestClient, database_url: str) -> None:
+def test_a_queue_is_paused_and_resumed_and_its_tasks_say_so(client: TestClient) -> None:
+    # Given a task in a queue
     define(client, name="mail")
     body = {"task_type": "test", "queue_name": "mail"}
     task_id = client.simulate_post(TASKS, json=body).json["task_id"]
-    with psycopg.connect(database_url) as connection:
-        connection.execute("UPDATE queues SET paused = true WHERE name = 'mail'")
 
+    # When that is paused, twice
+    for _ in range(2):
+        answer = client.simulate_post(f"{QUEUES}/mail/pause")
+        assert (answer.status_code, answer.json["paused"]) == (200, True)
+
+    # Then the task says so, and so does the queue, which takes more work
     assert client.simulate_get(f"{TASKS}/{task_id}").json["wait_reason"] == "paused"
+    assert client.simulate_get(f"{QUEUES}/mail/stats").json["paused"] is True
+    assert client.simulate_post(TASKS, json=body).status_code == 202
+
+    # When it is resumed, then it is open
+    answer = client.simulate_post(f"{QUEUES}/mail/resume")
+    assert (answer.status_code, answer.json["paused"]) == (200, False)
+    assert client.simulate_get(f"{TASKS}/{task_id}").json["wait_reason"] != "paused"
+
+
+def test_a_change_names_what_it_changes_and_null_takes_a_limit_away(client: TestClient) -> None:
+    define(client, name="mail", concurrency=3, max_size=9, rate_limit={"limit": 5})
+
+    changed = client.simulate_patch(f"{QUEUES}/mail", json={"concurrency": None, "rate_limit": {"limit": 7}})
+
+    assert changed.status_code == 200
+    assert (changed.json["concurrency"], changed.json["max_size"]) == (None, 9)
+    assert changed.json["rate_limit"] == {"limit": 7, "per_seconds": 1.0, "burst": 7}
+    assert client.simulate_patch(f"{QUEUES}/mail", json={"rate_limit": None}).json["rate_limit"] is None
+    assert client.simulate_get(f"{QUEUES}/mail").json["max_size"] == 9
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("concurrency", 0), ("max_size", "9"), ("rate_limit", {"burst": 1}), ("paused", True), ("name", "post")],
+)
+def test_a_change_that_makes_no_sense_is_refused_by_name(
+    client: TestClient, field: str, value: object
+) -> None:
+    before = define(client, name="mail").json
+
+    answer = client.simulate_patch(f"{QUEUES}/mail", json={field: value})
+
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_field")
+    assert answer.json["errors"][0]["field"].startswith(field)
+    assert client.simulate_get(f"{QUEUES}/mail").json == before
+
+
+def test_a_queue_with_work_in_it_is_not_deleted(client: TestClient) -> None:
+    define(client, name="mail")
+    task = client.simulate_post(TASKS, json={"task_type": "test", "queue_name": "mail"}).json
+
+    refused = client.simulate_delete(f"{QUEUES}/mail")
+    assert (refused.status_code, refused.json["code"]) == (409, "conflict")
+    assert "1 unfinished" in refused.json["detail"]
+
+    client.simulate_post(f"{TASKS}/{task['task_id']}/cancel")
+    assert client.simulate_delete(f"{QUEUES}/mail").status_code == 204
+    assert client.simulate_get(f"{QUEUES}/mail").status_code == 404
+
+
+def test_what_is_asked_of_a_queue_that_is_not_there_is_not_found(client: TestClient) -> None:
+    for name in ("nix", "%00", "a%20b", "x" * 3_000):
+        assert client.simulate_patch(f"{QUEUES}/{name}", json={"max_size": 1}).status_code == 404
+        assert client.simulate_delete(f"{QUEUES}/{name}").status_code == 404
+        for verb in ("pause", "resume"):
+            assert client.simulate_post(f"{QUEUES}/{name}/{verb}").status_code == 404
+
+
+def test_only_an_administrator_steers_queues(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    define(client, name="mail")
+    monkeypatch.setattr(caller, "ANYBODY", caller.Caller("ann"))
+
+    answers = [
+        define(client, name="mail", concurrency=1),
+        client.simulate_patch(f"{QUEUES}/mail", json={"concurrency": 1}),
+        client.simulate_delete(f"{QUEUES}/mail"),
+        client.simulate_post(f"{QUEUES}/mail/pause"),
+        client.simulate_post(f"{QUEUES}/mail/resume"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403] * 5
+    assert client.simulate_get(f"{QUEUES}/mail").json["concurrency"] == 5

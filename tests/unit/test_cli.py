@@ -507,6 +507,40 @@ def test_a_queue_is_created_with_the_settings_that_are_given() -> None:
     assert call(server, "queues", "create", "mail", "--burst", "3").exit_code == 2
 
 
+def test_a_queue_is_changed_by_what_is_given_and_none_takes_a_limit_away() -> None:
+    server = Script(ok(MAIL))
+
+    done = call(server, "queues", "set", "mail", "--concurrency", "none", "--rate", "5", "--burst", "9")
+
+    assert done.exit_code == 0
+    assert (server.requests[0].method, server.requests[0].url.path) == ("PATCH", "/api/v1/queues/mail")
+    assert json.loads(server.requests[0].content) == {
+        "concurrency": None,
+        "rate_limit": {"limit": 5, "burst": 9},
+    }
+    for wrong in (["--burst", "3"], [], ["--rate", "many"]):
+        assert call(server, "queues", "set", "mail", *wrong).exit_code == 2
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_a_queue_is_paused_and_resumed(verb: str) -> None:
+    server = Script(ok(MAIL), ok(MAIL))
+
+    done = call(server, "queues", verb, "mail")
+    as_json = call(server, "queues", verb, "mail", "--json")
+
+    assert (done.exit_code, json.loads(as_json.stdout)["name"]) == (0, "mail")
+    assert (server.requests[0].method, server.requests[0].url.path) == ("POST", f"/api/v1/queues/mail/{verb}")
+
+
+def test_a_queue_is_deleted() -> None:
+    server = Script(httpx.Response(204))
+
+    done = call(server, "queues", "delete", "mail")
+
+    assert (done.exit_code, server.requests[0].method) == (0, "DELETE")
+
+
 def test_a_queue_is_shown_with_what_is_in_it() -> None:
     done = call(Script(ok(MAIL), ok(IN_MAIL)), "queues", "show", "mail")
 
