@@ -58,9 +58,11 @@ def read(
             seen[field.name] = name
             if value is not None or field.type is Any:
                 _convert(values, errors, field, value, prefix + name, from_text)
-    missing = (name for name, field in known.items() if field.required and name not in values)
+    missing = (name for name, field in known.items() if field.required and field.name not in values)
     errors += [
-        (prefix + name, "is required") for name in missing if name not in seen or given[seen[name]] is None
+        (prefix + name, "is required")
+        for name in missing
+        if known[name].name not in seen or given[seen[known[name].name]] is None
     ]
     if errors:
         raise InvalidField(errors)
@@ -136,4 +138,4 @@ def _whole(value: Any) -> Any:
 
 @cache
 def _fields(schema: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
-    return {field.name: field for field in msgspec.structs.fields(schema)}
+    return {field.encode_name: field for field in msgspec.structs.fields(schema)}

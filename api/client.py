@@ -30,6 +30,7 @@ from api.client_answers import (
 )
 from api.client_queues import QueueCalls
 from api.client_reads import Reads
+from api.client_schedules import ScheduleVerbs
 from api.client_stats import Stats
 from api.client_streams import Following, OutOfTime, StreamEvent
 from api.client_verbs import TaskId, Verbs, task_path
@@ -63,7 +64,7 @@ _OUTAGE_AT_MOST = 30.0
 _PATIENT = 120.0
 
 
-class Client(QueueCalls, Reads, Stats, Verbs):
+class Client(QueueCalls, ScheduleVerbs, Stats, Reads, Verbs):
     """A Callboard server at ``url``. May be used by several threads at once; close it, or use ``with``.
 
     ``token`` is a JWT or an API key, ``timeout`` the seconds to wait for an answer. ``transport`` replaces

@@ -13,6 +13,7 @@ from api.resources.moves import Moves
 from api.resources.pipelines import Pipelines
 from api.resources.queues import Queues
 from api.resources.record import TaskRecord, TaskStatistics
+from api.resources.schedules import ADDRESS, ScheduledTasks
 from api.resources.sockets import Sockets
 from api.resources.stats import Stats
 from api.resources.streams import Streams
@@ -34,6 +35,7 @@ def routes(desk: Desk) -> list[Route]:
     moves, bulk, record = Moves(desk), Bulk(desk), TaskRecord(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
     queues, stats, documentation = Queues(desk), Stats(desk), Documentation(desk)
+    schedules = ScheduledTasks(desk)
     table = [
         Route("/health", health),
         Route("/ready", health, "ready"),
@@ -70,6 +72,14 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/stats/queues", stats, "queues"),
         Route(f"{PREFIX}/queues/{{name}}/pause", queues, "pause"),
         Route(f"{PREFIX}/queues/{{name}}/resume", queues, "resume"),
+        Route(ADDRESS, schedules),
+        Route(f"{ADDRESS}/{{name}}", schedules, "one"),
+        Route(f"{ADDRESS}/{{name}}/pause", schedules, "pause"),
+        Route(f"{ADDRESS}/{{name}}/resume", schedules, "resume"),
+        Route(f"{ADDRESS}/{{name}}/run", schedules, "run"),
+        Route(f"{ADDRESS}/{{name}}/backfill", schedules, "backfill"),
+        Route(f"{ADDRESS}/{{name}}/runs", schedules, "runs"),
+        Route(f"{PREFIX}/stats/schedules", schedules, "stats"),
         Route(f"{PREFIX}/knowledge-bases", knowledge_bases),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}", knowledge_bases, "one"),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/search", knowledge_bases, "search"),

@@ -8,6 +8,7 @@ from actors.board import Board
 from actors.rabbitmq import topology
 from actors.rabbitmq.janitor import Janitor
 from actors.rabbitmq.publisher import Publisher
+from actors.schedules import Schedules
 from actors.submission import Defaults, Submission
 from actors.web.connecting import Gate
 from pipelines.catalogue import Catalogue, collect
@@ -38,10 +39,13 @@ from tasks.migrations import migrate
 from tasks.queries import Queries
 from tasks.queues import QueueQueries
 from tasks.replays import ReplayQueries
+from tasks.schedules import ScheduleQueries
 from tasks.settings import Settings
 from tasks.states import FINAL
 from tasks.strays import StrayQueries
 from tasks.vitals import Pulse
+
+DAY = 86_400.0
 
 DAY = 86_400.0
 
@@ -86,6 +90,13 @@ class Kit:
         )
         self.payloads = Payloads(self.catalogue, self.submission)
         self.workbench = Workbench(self.letters, self.ledger, self.payloads)
+        self.schedules = Schedules(
+            self.ledger,
+            ScheduleQueries(self.database),
+            self.submission,
+            least_seconds=settings.schedule_min_seconds,
+            kept=DAY * settings.retention_days,
+        )
         self.graphs = RunGraphs(self.catalogue, self.queries, self.details)
         self.recoverer = Recoverer(self.catalogue, self.queries, self.defaults)
         self.housekeeping = Housekeeping(

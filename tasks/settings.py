@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float | None = None
     retention_days: float = 30.0
     dead_letter_days: float = 90.0
+    schedule_min_seconds: float = 1.0  # between two fires of a schedule
     body_limit: int = 1 << 20
     upload_limit: int = 200 << 20
     embedder: str = "e5"
@@ -192,6 +193,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DRAIN_SECONDS": ("drain_seconds", _seconds),
     "RETENTION_DAYS": ("retention_days", _days),
     "DEAD_LETTER_DAYS": ("dead_letter_days", _days),
+    "SCHEDULE_MIN_SECONDS": ("schedule_min_seconds", _seconds),
     "BODY_LIMIT": ("body_limit", _whole(1, 1 << 30)),
     "UPLOAD_LIMIT": ("upload_limit", _whole(1, 1 << 40)),
     "EMBEDDER": ("embedder", _one_of("e5", "fast", "http")),

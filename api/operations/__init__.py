@@ -6,7 +6,7 @@ The routes say who answers, these tables say what: the OpenAPI document is made 
 
 from typing import Any
 
-from api.operations import knowledge, queues, server, stats, tasks
+from api.operations import knowledge, queues, schedules, server, stats, tasks
 
 OPERATIONS = (
     *server.OPERATIONS,
@@ -14,8 +14,14 @@ OPERATIONS = (
     *knowledge.OPERATIONS,
     *queues.OPERATIONS,
     *stats.OPERATIONS,
+    *schedules.OPERATIONS,
 )
 #: What is no body itself, but a field of one.
 PARTS = tasks.PARTS
 #: An example of each body; what is not here has the fields of its schema for an example.
-EXAMPLES: dict[Any, dict[str, Any]] = {**tasks.EXAMPLES, **knowledge.EXAMPLES, **queues.EXAMPLES}
+EXAMPLES: dict[Any, dict[str, Any]] = {
+    **tasks.EXAMPLES,
+    **knowledge.EXAMPLES,
+    **queues.EXAMPLES,
+    **schedules.EXAMPLES,
+}

@@ -22,6 +22,7 @@ from tasks.ledger import (
     dispatches,
     endings,
     fingerprints,
+    fires,
     idempotency,
     letter_retention,
     progress,
@@ -33,6 +34,7 @@ from tasks.ledger import (
     retention,
     rounds,
     runs,
+    schedules,
     snapshots,
     statistics,
     step_outputs,
@@ -42,6 +44,7 @@ from tasks.ledger import (
 from tasks.ledger.calling import Calling
 from tasks.ledger.group import Group
 from tasks.ledger.letters import Letters
+from tasks.ledger.scheduling import Scheduling
 from tasks.ledger.steering import Steering
 from tasks.ledger.transaction import (
     CANCEL_CHANNEL,
@@ -97,6 +100,13 @@ STATEMENTS: dict[str, Statement] = {
     "switch": queues.switch,
     "drop": queues.drop,
     "delete": removals.delete,
+    "make_schedule": schedules.make,
+    "change_schedule": schedules.change,
+    "remove_schedule": schedules.remove,
+    "fire": fires.fire,
+    "run_schedule": fires.run,
+    "backfill": fires.backfill,
+    "forget_fires": fires.forget,
     "submit": submissions.submit,
     "unblock": dependencies.unblock,
     "promote": recovery.promote,
@@ -130,7 +140,7 @@ STATEMENTS: dict[str, Statement] = {
 }
 
 
-class Ledger(Upkeep, Calling, Letters, Steering, strays.Strays):
+class Ledger(Upkeep, Calling, Letters, Steering, strays.Strays, Scheduling):
     """The verbs of the record, for one process. ``owner`` is the id under which it claims and publishes.
 
     ``seconds_per_priority``: a task overtakes what is one step more important and so much younger.

@@ -80,6 +80,9 @@ def prefill(running: Deployment) -> None:
         running.wait_for_task(answer["task_id"])
         # The first search loads the model.
         running.http.get("/api/v1/knowledge-bases/fuzzed/search", params={"q": "Tuesday"}, timeout=60)
+    for name in ("default", "processing"):
+        schedule = {"name": name, "task_type": "test", "cron_expr": "@yearly"}
+        running.http.post("/api/v1/scheduled-tasks", json=schedule)
     for task_id in (made[0], made[1]):
         running.wait_for_task(task_id)
 
@@ -95,6 +98,8 @@ def known_names(running: Deployment) -> dict[str, list[str]]:
         "bases": ["fuzzed"],
         "types": ["test", "benchmark"],
         "names": ["document_processing", "default", "processing"],
+        "crons": ["0 3 * * *", "*/5 8-18 * * mon-fri", "@monthly"],
+        "zones": ["UTC", "Europe/Berlin"],
     }
 
 
@@ -106,6 +111,8 @@ def _config(names: dict[str, list[str]], examples: int, seed: int) -> str:
         "path.name": "names",
         "body.task_type": "types",
         "body.type": "types",
+        "body.cron_expr": "crons",
+        "body.timezone": "zones",
     }
     # How quick things are is measured elsewhere, on a machine that does nothing else.
     lines = [

@@ -21,7 +21,13 @@ UNSAYABLE = {
     r"cursor: is not a cursor of an earlier page": "cursors are opaque, and made by the server",
     r"(filter\.)?(created_(after|before)|(start|end)_time): is out of range": "an offset leads out of years",
     r"end_time: is before start_time": "one parameter limits the other",
+    r"(to|from): is (before|in the future|out of range)": "one end of a range limits the other",
+    # Cron expressions have a grammar, and time zones a data base.
+    r"cron_expr: ": "a grammar that no pattern tells",
+    r"timezone: ": "zones come and go",
     # What the record holds is no part of a document.
+    r"name: cannot be changed": "the name of a schedule stands in its path",
+    r"to: there are more than": "how many times a range has is known to the schedule",
     r"(tasks\[\d+\]\.)?task_type: no worker has ever declared": "types are known to workers",
     r"(tasks\[\d+\]\.)?depends_on: (names a task that does not exist|the tasks wait)": "tasks come and go",
     # A payload is described by its type, not by the route.

@@ -117,6 +117,7 @@ class ShelfKit:
     library: Shelf = field(default_factory=Shelf)
     catalogue: Catalogue = field(default_factory=lambda: collect(()))
     queries: Any = None
+    schedules: Any = None
 
 
 @stage
