@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from api.desk import Desk
 from api.resources.bulk import Bulk
+from api.resources.callbacks import TaskCallbacks, Webhooks
 from api.resources.documentation import Documentation
 from api.resources.documents import Documents
 from api.resources.health import Health
@@ -35,6 +36,8 @@ def routes(desk: Desk) -> list[Route]:
     moves, bulk, record = Moves(desk), Bulk(desk), TaskRecord(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
     queues, stats, documentation = Queues(desk), Stats(desk), Documentation(desk)
+    callbacks = TaskCallbacks(desk)
+    webhooks = Webhooks(desk)
     schedules = ScheduledTasks(desk)
     table = [
         Route("/health", health),
@@ -65,6 +68,10 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/tasks/{{task_id}}/retry", moves, "retry"),
         Route(f"{PREFIX}/tasks/{{task_id}}/recover", moves, "recover"),
         Route(f"{PREFIX}/tasks/{{task_id}}/derivative", moves, "derivative"),
+        Route(f"{PREFIX}/tasks/{{task_id}}/callbacks", callbacks),
+        Route(f"{PREFIX}/tasks/{{task_id}}/callbacks/{{delivery_id}}/redeliver", callbacks, "redeliver"),
+        Route(f"{PREFIX}/webhooks", webhooks),
+        Route(f"{PREFIX}/webhooks/{{webhook_id}}", webhooks, "one"),
         Route(f"{PREFIX}/queues", queues),
         Route(f"{PREFIX}/queues/{{name}}", queues, "one"),
         Route(f"{PREFIX}/queues/{{name}}/stats", queues, "stats"),

@@ -24,6 +24,7 @@ _COMMANDS = {
     "queues": Place("api.cli.queues:queues", "List, create, show, change, pause and delete queues."),
     "workers": Place("api.cli.workers:workers", "Show who is at work: workers, APIs and clocks."),
     "schedules": Place("api.cli.schedules:schedules", "List, create, pause, run and backfill schedules."),
+    "webhooks": Place("api.cli.webhooks:webhooks", "List, create, show and delete webhooks."),
     "kb": Place("api.cli.knowledge:kb", "List, create, show, embed anew and delete knowledge bases."),
     "ingest": Place("api.cli.ingest:ingest", "Send documents to a knowledge base."),
     "search": Place("api.cli.search:search", "Ask a knowledge base."),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.cli import verbs
+from api.cli import verbs, webhooks
 from api.cli.details import COLOURS, show_errors, show_history, show_lines
 from api.cli.drawing import show_run
 from api.cli.errors import BadInput
@@ -38,6 +38,7 @@ _VALUE_AT_MOST = 2_000
 @click.option("--delay", type=click.FloatRange(0), help="Seconds to wait before the task may start.")
 @click.option("--kb", "kb_id", help="The knowledge base that it belongs to.")
 @click.option("--tag", "tags", multiple=True, help="A tag; may be given several times.")
+@click.option("--callback", "callback_url", metavar="URL", help="A URL that is told when it ends.")
 @click.option("--follow", is_flag=True, help="Watch it until it is final; ends with 1 if it failed.")
 @client_command
 def submit(
@@ -136,6 +137,8 @@ def watch(remote: Remote, task_ids: tuple[str, ...]) -> None:
 
 
 for verb in (verbs.cancel, verbs.retry, verbs.recover, verbs.delete, verbs.prune):
+    tasks.add_command(verb)
+for verb in (webhooks.callbacks, webhooks.redeliver):
     tasks.add_command(verb)
 
 

@@ -6,7 +6,7 @@ The routes say who answers, these tables say what: the OpenAPI document is made 
 
 from typing import Any
 
-from api.operations import knowledge, queues, schedules, server, stats, tasks
+from api.operations import callbacks, knowledge, queues, schedules, server, stats, tasks
 
 OPERATIONS = (
     *server.OPERATIONS,
@@ -15,6 +15,7 @@ OPERATIONS = (
     *queues.OPERATIONS,
     *stats.OPERATIONS,
     *schedules.OPERATIONS,
+    *callbacks.OPERATIONS,
 )
 #: What is no body itself, but a field of one.
 PARTS = tasks.PARTS
@@ -24,4 +25,5 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
     **knowledge.EXAMPLES,
     **queues.EXAMPLES,
     **schedules.EXAMPLES,
+    **callbacks.EXAMPLES,
 }

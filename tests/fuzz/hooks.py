@@ -37,7 +37,7 @@ UNSAYABLE = {
     r"embedder: the embedder http has no endpoint": "not every server has one",
     # A filter of nothing but nulls is empty, and a host is no matter of a pattern.
     r"filter: is empty": "null is as good as leaving a field out",
-    r"(tasks\[\d+\]\.)?callback_url: must be an http": "a URL needs a host and a port below 65536",
+    r"(tasks\[\d+\]\.)?callback_url: (must|holds|names|is not|is too)": "what a URL may be is more than that",
     # What fits depends on the task that is meant.
     r"(mode|stage|output|version): ": "recovering a run is not recovering a task",
     # Payloads are as free as JSON, but for what neither Postgres nor other languages could keep.
