@@ -32,18 +32,19 @@ ADDRESS: Final = ("kind", "host", "pid")
 Sample = tuple[Sequence[str], float | None]
 
 
-def exposition(figures: Figures) -> bytes:
-    """The figures in the text format 0.0.4."""
+def exposition(figures: Figures, read_at: float) -> bytes:
+    """The figures in the text format 0.0.4; ``read_at`` is in Unix time."""
     registry = CollectorRegistry()
-    registry.register(_Told(figures))
+    registry.register(_Told(figures, read_at))
     return generate_latest(registry)
 
 
 class _Told(Collector):
     """Figures that were read, as a collector."""
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: Figures, read_at: float) -> None:
         self._figures = figures
+        self._read_at = read_at
 
     def collect(self) -> Iterable[Metric]:
         """Every family, also those that have no sample now."""
@@ -60,6 +61,14 @@ class _Told(Collector):
             _upkeep(found.processes),
             _followers(found.processes),
             _requests(found.processes),
+            [
+                _gauge(
+                    "callboard_read_time_seconds",
+                    "When this was read, in Unix time.",
+                    (),
+                    [((), self._read_at)],
+                )
+            ],
         )
 
     def describe(self) -> Iterable[Metric]:

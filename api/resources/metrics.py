@@ -39,4 +39,5 @@ class Metrics:
         resp.data = self._told
 
     def _read(self) -> bytes:
-        return exposition(self._desk.kit.figures.read())
+        read_at = time.time()
+        return exposition(self._desk.kit.figures.read(), read_at)

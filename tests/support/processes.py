@@ -125,6 +125,11 @@ class Installation:
         """Start a clock."""
         return self._start("clock", "pipelines.clock", _prefixed(environ))
 
+    def start_api(self, port: int, **environ: str) -> Running:
+        """Start an API on a port of this machine."""
+        given = {"CALLBOARD_HOST": "127.0.0.1", "CALLBOARD_PORT": str(port)}
+        return self._start("api", "api.process", given | _prefixed(environ))
+
     def show_logs(self) -> None:
         """Print what the processes have logged since the last time; pytest shows it where a test failed."""
         for process in self._processes:
