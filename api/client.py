@@ -29,6 +29,7 @@ from api.client_answers import (
     unreachable,
 )
 from api.client_callbacks import Callbacks
+from api.client_letters import Letters
 from api.client_queues import QueueCalls
 from api.client_reads import Reads
 from api.client_schedules import ScheduleVerbs
@@ -65,7 +66,7 @@ _OUTAGE_AT_MOST = 30.0
 _PATIENT = 120.0
 
 
-class Client(QueueCalls, ScheduleVerbs, Stats, Reads, Verbs, Callbacks):
+class Client(QueueCalls, ScheduleVerbs, Stats, Reads, Verbs, Callbacks, Letters):
     """A Callboard server at ``url``. May be used by several threads at once; close it, or use ``with``.
 
     ``token`` is a JWT or an API key, ``timeout`` the seconds to wait for an answer. ``transport`` replaces

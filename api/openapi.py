@@ -42,7 +42,8 @@ fields and parameters are refused; `null` is as good as leaving a field out. Eve
 
 _UUID = {"type": "string", "format": "uuid"}
 _NAME = {"type": "string", "minLength": 1}
-_PATH_PARAMETERS = dict.fromkeys(("task_id", "document_id", "webhook_id", "delivery_id"), _UUID)
+_UUIDS = ("task_id", "document_id", "webhook_id", "delivery_id", "letter_id", "replay_id")
+_PATH_PARAMETERS = dict.fromkeys(_UUIDS, _UUID)
 
 
 class Described(NamedTuple):

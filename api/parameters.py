@@ -29,7 +29,7 @@ METADATA = "metadata."
 MOST_VALUES = 100
 #: "+02:00" in a query string that nobody escaped arrives as " 02:00".
 LOST_PLUS = re.compile(r" (?=\d\d:\d\d$)")
-MOMENTS = ("created_after", "created_before", "start_time", "end_time")
+MOMENTS = ("created_after", "created_before", "start_time", "end_time", "since", "until")
 
 
 class Slice(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from api.desk import Desk
 from api.resources.bulk import Bulk
 from api.resources.callbacks import TaskCallbacks, Webhooks
+from api.resources.dead_letters import DeadLetters
 from api.resources.documentation import Documentation
 from api.resources.documents import Documents
 from api.resources.health import Health
@@ -14,6 +15,7 @@ from api.resources.moves import Moves
 from api.resources.pipelines import Pipelines
 from api.resources.queues import Queues
 from api.resources.record import TaskRecord, TaskStatistics
+from api.resources.replays import Replays
 from api.resources.schedules import ADDRESS, ScheduledTasks
 from api.resources.sockets import Sockets
 from api.resources.stats import Stats
@@ -36,9 +38,8 @@ def routes(desk: Desk) -> list[Route]:
     moves, bulk, record = Moves(desk), Bulk(desk), TaskRecord(desk)
     knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
     queues, stats, documentation = Queues(desk), Stats(desk), Documentation(desk)
-    callbacks = TaskCallbacks(desk)
-    webhooks = Webhooks(desk)
-    schedules = ScheduledTasks(desk)
+    schedules, webhooks, callbacks = ScheduledTasks(desk), Webhooks(desk), TaskCallbacks(desk)
+    dead_letters, replays = DeadLetters(desk), Replays(desk)
     table = [
         Route("/health", health),
         Route("/ready", health, "ready"),
@@ -87,6 +88,15 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{ADDRESS}/{{name}}/backfill", schedules, "backfill"),
         Route(f"{ADDRESS}/{{name}}/runs", schedules, "runs"),
         Route(f"{PREFIX}/stats/schedules", schedules, "stats"),
+        Route(f"{PREFIX}/dead-letters", dead_letters),
+        Route(f"{PREFIX}/dead-letters/clusters", dead_letters, "clusters"),
+        Route(f"{PREFIX}/dead-letters/replay", replays),
+        Route(f"{PREFIX}/dead-letters/replays", replays, "all"),
+        Route(f"{PREFIX}/dead-letters/replays/{{replay_id}}", replays, "one"),
+        Route(f"{PREFIX}/dead-letters/replays/{{replay_id}}/abort", replays, "abort"),
+        Route(f"{PREFIX}/dead-letters/replays/{{replay_id}}/resume", replays, "resume"),
+        Route(f"{PREFIX}/dead-letters/{{letter_id}}", dead_letters, "one"),
+        Route(f"{PREFIX}/dead-letters/{{letter_id}}/replay", dead_letters, "replay"),
         Route(f"{PREFIX}/knowledge-bases", knowledge_bases),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}", knowledge_bases, "one"),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/search", knowledge_bases, "search"),

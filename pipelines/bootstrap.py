@@ -89,7 +89,6 @@ class Kit:
             callbacks=self.callback_gate,
         )
         self.payloads = Payloads(self.catalogue, self.submission)
-        self.workbench = Workbench(self.letters, self.ledger, self.payloads)
         self.schedules = Schedules(
             self.ledger,
             ScheduleQueries(self.database),
@@ -97,6 +96,7 @@ class Kit:
             least_seconds=settings.schedule_min_seconds,
             kept=DAY * settings.retention_days,
         )
+        self.workbench = Workbench(self.letters, self.payloads)
         self.graphs = RunGraphs(self.catalogue, self.queries, self.details)
         self.recoverer = Recoverer(self.catalogue, self.queries, self.defaults)
         self.housekeeping = Housekeeping(

@@ -2,9 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
@@ -13,28 +11,15 @@ from actors.submission import Order, Submission
 from pipelines.catalogue import Catalogue
 from pipelines.derivatives import merge_patch
 from tasks.errors import InvalidField
-from tasks.ledger import Ledger
 from tasks.ledger.dead_letters import Edit
 from tasks.ledger.replays import OpenReplay
-from tasks.letter_records import Candidate, LetterFilter
+from tasks.letter_records import Candidate, Letter, LetterFilter, Survey
 from tasks.letters import PAGE, LetterQueries
 from tasks.values import NewTask
 
 #: A dry run names so many reasons; what there is beside them is counted as OTHER.
 MOST_REASONS = 20
 OTHER = "other reasons"
-
-
-class Survey(msgspec.Struct, frozen=True):
-    """What a replay would do: how many letters it is for, how many not, and of these how many for a reason.
-
-    Reasons: ``resolved`` (replayed or discarded already), ``not_failed``, ``run_is_over``, ``foreign``,
-    ``missing``, or why the payload would not fit.
-    """
-
-    eligible: int
-    ineligible: int
-    reasons: dict[str, int]
 
 
 class Payloads:
@@ -70,11 +55,10 @@ class Payloads:
 
 
 class Workbench:
-    """What operators do with many dead letters at once."""
+    """What operators want to know before they replay dead letters."""
 
-    def __init__(self, queries: LetterQueries, ledger: Ledger, payloads: Payloads) -> None:
+    def __init__(self, queries: LetterQueries, payloads: Payloads) -> None:
         self._queries = queries
-        self._ledger = ledger
         self._payloads = payloads
 
     def survey(self, wanted: LetterFilter, patch: Mapping[str, Any] | None, most: int) -> Survey:
@@ -92,14 +76,19 @@ class Workbench:
             shown[OTHER] = rest
         return Survey(eligible, reasons.total(), dict(shown))
 
-    def open(
-        self, wanted: LetterFilter, job: OpenReplay, *, patience: float | None = None
-    ) -> tuple[Future[UUID], int]:
-        """Record a job for the letters that match; also how many they are."""
+    def select(self, wanted: LetterFilter, job: OpenReplay) -> OpenReplay:
+        """The job with the letters that match, the oldest first."""
         found = self._matching(wanted, job.most, payloads=False)
-        letters = [(one.dead_letter, one.task_id) for one in found]
-        made = msgspec.structs.replace(job, letters=letters)
-        return self._ledger.open_replay(made, patience=patience), len(letters)
+        return msgspec.structs.replace(job, letters=[(one.dead_letter, one.task_id) for one in found])
+
+    def edit(self, letter: Letter, payload: Any) -> Edit | None:
+        """Another payload for the task of a letter; None: the task is gone, and the ledger will say so.
+
+        Raises:
+          InvalidField: it does not fit the type; the field is named.
+        """
+        found = self._queries.candidate(letter.dead_letter_id)
+        return None if found is None or found.task_id is None else self._payloads.fit(found, payload)
 
     def _matching(self, wanted: LetterFilter, most: int, *, payloads: bool) -> Iterator[Candidate]:
         last: Candidate | None = None

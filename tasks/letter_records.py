@@ -8,6 +8,9 @@ import msgspec
 
 from tasks.records import Task
 
+#: The states of a job in which the clocks work on it.
+ACTIVE = ("pending", "canary", "running")
+
 
 class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which dead letters; None does not filter. ``owner`` is the user whose letters may be seen at all.
@@ -102,6 +105,18 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     objection: str | None
     position: int = 0
     ticket: UUID | None = None
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """What a replay would do: how many letters it is for, how many not, and of these how many for a reason.
+
+    Reasons: ``resolved`` (replayed or discarded already), ``not_failed``, ``run_is_over``, ``foreign``,
+    ``missing``, or why the payload would not fit.
+    """
+
+    eligible: int
+    ineligible: int
+    reasons: dict[str, int]
 
 
 class ReplayJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,6 +67,13 @@ class LetterQueries:
         with session(self._database):
             return [candidate(row) for row in self._rows(_CANDIDATES.format(demands=demands), params)]
 
+    def candidate(self, letter_id: UUID) -> Candidate | None:
+        """A letter with what is needed to judge another payload for its task."""
+        params = {"id": letter_id, "limit": 1, "payloads": False}
+        with session(self._database):
+            rows = self._rows(_CANDIDATES.format(demands="d.id = %(id)s"), params)
+        return candidate(rows[0]) if rows else None
+
     def _rows(self, sql: str, params: Any) -> list[Any]:
         return list(self._database.execute_sql(sql, params).fetchall())
 

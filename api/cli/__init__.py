@@ -25,6 +25,7 @@ _COMMANDS = {
     "workers": Place("api.cli.workers:workers", "Show who is at work: workers, APIs and clocks."),
     "schedules": Place("api.cli.schedules:schedules", "List, create, pause, run and backfill schedules."),
     "webhooks": Place("api.cli.webhooks:webhooks", "List, create, show and delete webhooks."),
+    "dead": Place("api.cli.dead:dead", "Look at dead letters, replay and discard them."),
     "kb": Place("api.cli.knowledge:kb", "List, create, show, embed anew and delete knowledge bases."),
     "ingest": Place("api.cli.ingest:ingest", "Send documents to a knowledge base."),
     "search": Place("api.cli.search:search", "Ask a knowledge base."),

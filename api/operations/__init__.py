@@ -6,7 +6,7 @@ The routes say who answers, these tables say what: the OpenAPI document is made 
 
 from typing import Any
 
-from api.operations import callbacks, knowledge, queues, schedules, server, stats, tasks
+from api.operations import callbacks, dead_letters, knowledge, queues, schedules, server, stats, tasks
 
 OPERATIONS = (
     *server.OPERATIONS,
@@ -16,9 +16,10 @@ OPERATIONS = (
     *stats.OPERATIONS,
     *schedules.OPERATIONS,
     *callbacks.OPERATIONS,
+    *dead_letters.OPERATIONS,
 )
 #: What is no body itself, but a field of one.
-PARTS = tasks.PARTS
+PARTS = (*tasks.PARTS, *dead_letters.PARTS)
 #: An example of each body; what is not here has the fields of its schema for an example.
 EXAMPLES: dict[Any, dict[str, Any]] = {
     **tasks.EXAMPLES,
@@ -26,4 +27,5 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
     **queues.EXAMPLES,
     **schedules.EXAMPLES,
     **callbacks.EXAMPLES,
+    **dead_letters.EXAMPLES,
 }

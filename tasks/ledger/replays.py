@@ -20,11 +20,11 @@ import msgspec
 from tasks.ids import new_id
 from tasks.ledger.dead_letters import REPLAYED, Edit, Replay, replay
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json
+from tasks.letter_records import ACTIVE
 from tasks.states import COMPLETED, FINAL
 
 PENDING, CANARY, RUNNING = "pending", "canary", "running"
 ABORTED, STOPPED, DONE = "aborted", "stopped", "completed"
-ACTIVE = (PENDING, CANARY, RUNNING)
 #: More than any job has.
 _ALL = 1 << 30
 MISSING = "missing"

@@ -85,16 +85,22 @@ def prefill(running: Deployment) -> None:
         running.http.post("/api/v1/scheduled-tasks", json=schedule)
     for task_id in (made[0], made[1]):
         running.wait_for_task(task_id)
+    replay = {"filter": {"task_type": "fail"}, "limit": 1, "rate": 0.001}
+    running.http.post("/api/v1/dead-letters/replay", json=replay).raise_for_status()
 
 
 def known_names(running: Deployment) -> dict[str, list[str]]:
     """What there is, by kind."""
     tasks = running.http.get(TASKS, params={"limit": 100}).json()["tasks"]
+    letters = running.http.get("/api/v1/dead-letters").json()["dead_letters"]
+    replays = running.http.get("/api/v1/dead-letters/replays").json()["replays"]
     documents = running.http.get("/api/v1/knowledge-bases/fuzzed/documents").json().get("documents", [])
     return {
         "tasks": [task["task_id"] for task in tasks],
         "over": [task["task_id"] for task in tasks if task["status"] in ("completed", "failed")],
         "documents": [one["document_id"] for one in documents] or ["none"],
+        "letters": [one["dead_letter_id"] for one in letters],
+        "replays": [one["replay_id"] for one in replays],
         "bases": ["fuzzed"],
         "types": ["test", "benchmark"],
         "names": ["document_processing", "default", "processing"],
@@ -107,6 +113,8 @@ def _config(names: dict[str, list[str]], examples: int, seed: int) -> str:
     bindings = {
         "path.task_id": "tasks",
         "path.document_id": "documents",
+        "path.letter_id": "letters",
+        "path.replay_id": "replays",
         "path.kb_id": "bases",
         "path.name": "names",
         "body.task_type": "types",

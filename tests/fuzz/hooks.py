@@ -19,7 +19,9 @@ UNSAYABLE = {
     r"limit: means the same as page_size": "two names of one parameter",
     r"page: reaches beyond item": "the product of two parameters is limited",
     r"cursor: is not a cursor of an earlier page": "cursors are opaque, and made by the server",
-    r"(filter\.)?(created_(after|before)|(start|end)_time): is out of range": "an offset leads out of years",
+    r"(filter\.)?(created_(after|before)|(start|end)_time|since|until): is out of range": (
+        "an offset leads out of years"
+    ),
     r"end_time: is before start_time": "one parameter limits the other",
     r"(to|from): is (before|in the future|out of range)": "one end of a range limits the other",
     # Cron expressions have a grammar, and time zones a data base.
@@ -83,8 +85,10 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
         return False
     if isinstance(failure, RejectedPositiveData) and response.status_code in (400, 422):
         return not _is_unsayable(response.json())
-    # Deleting an unfinished task cancels it (202): it is still there, and a second DELETE removes it.
-    return not (isinstance(failure, UseAfterFree) and "/tasks/" in case.operation.path)
+    # Deleting an unfinished task cancels it (202): it is still there, and a second DELETE removes it. What
+    # was discarded stays on record.
+    stays = any(part in case.operation.path for part in ("/tasks/", "/dead-letters/"))
+    return not (isinstance(failure, UseAfterFree) and stays)
 
 
 def _is_unsayable(problem: dict[str, Any]) -> bool:
