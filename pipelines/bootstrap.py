@@ -24,6 +24,7 @@ from pipelines.graph import RunGraphs
 from pipelines.letters import Payloads, Workbench
 from pipelines.recovery import Recoverer
 from pipelines.settling import Settler
+from pipelines.strays import StrayReplayer
 from tasks import catalogue as record_catalogue
 from tasks.bell import Bell
 from tasks.callback_queries import CallbackQueries
@@ -99,6 +100,13 @@ class Kit:
         self.workbench = Workbench(self.letters, self.payloads)
         self.graphs = RunGraphs(self.catalogue, self.queries, self.details)
         self.recoverer = Recoverer(self.catalogue, self.queries, self.defaults)
+        self.stray_replayer = StrayReplayer(
+            self.submission,
+            self.ledger,
+            self.queries,
+            self.strays,
+            has_rabbitmq=bool(settings.broker_urls),
+        )
         self.housekeeping = Housekeeping(
             self.workshop.store, self.workshop.blobs, self.queries, document_processing.name
         )

@@ -324,7 +324,9 @@ def test_messages_that_are_not_ours_go_to_the_dead_letters(board: Installation) 
     ]
     publish(board, *strange)
     # Then they are kept apart, and the worker goes on
-    eventually(lambda: ready_messages(board, "default.XQ") == len(strange))
+    foreign = "SELECT count(*) FROM dead_letters WHERE code = 'foreign_message'"
+    eventually(lambda: board.value(foreign) == len(strange), 20)
+    eventually(lambda: ready_messages(board, "default.XQ") == 0)
     ids = board.submit_all(work(20, 0))
     board.all_finished(ids)
 
