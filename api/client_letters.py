@@ -75,10 +75,14 @@ class Letters(ABC):
         """Discard a dead letter; its task stays failed."""
         self._send("DELETE", _path(_LETTERS, letter_id))
 
-    def replay_dead_letter(self, letter_id: UUID | str, payload: Any = msgspec.UNSET) -> Task:
-        """Run the task of a dead letter again, with another payload if one is given."""
+    def replay_dead_letter(self, letter_id: UUID | str, payload: Any = msgspec.UNSET) -> Task | None:
+        """Run the task of a dead letter again, with another payload if one is given.
+
+        None: it is a message that is not ours, and goes back to its queue.
+        """
         body = {} if payload is msgspec.UNSET else {"payload": payload}
-        return read(self._post(_path(_LETTERS, letter_id) + "/replay", body), Task)
+        answer = self._post(_path(_LETTERS, letter_id) + "/replay", body)
+        return None if answer.status_code == 204 else read(answer, Task)
 
     def survey_replay(
         self, *, payload_patch: Mapping[str, Any] | None = None, limit: int | None = None, **filters: Any

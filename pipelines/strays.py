@@ -52,7 +52,9 @@ class StrayReplayer:
         tasks = self._tasks(message, created_by)
         if not tasks and not self._has_rabbitmq:
             raise Conflict("It can only go back to a queue on RabbitMQ: set CALLBOARD_BROKER_URL.")
-        return self._ledger.replay_foreign(ReplayForeign(dead_letter, tasks), patience=patience).result()
+        return self._ledger.replay_foreign(
+            ReplayForeign(dead_letter, created_by, tasks), patience=patience
+        ).result()
 
     def _tasks(self, message: ForeignMessage, created_by: str) -> list[NewTask]:
         """The task that a message calls for, as the first of these; none if its type is not known."""

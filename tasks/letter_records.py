@@ -10,6 +10,8 @@ from tasks.records import Task
 
 #: The states of a job in which the clocks work on it.
 ACTIVE = ("pending", "canary", "running")
+#: The kinds of dead letters: of a task of ours, or of a message of somebody else.
+TASK, FOREIGN = "task", "foreign"
 
 
 class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +35,9 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter: a final failure. Its ``kind`` is ``task``, or ``foreign`` if it is of no task of ours.
+    """A dead letter: a final failure. Its ``kind`` is ``task``, or ``foreign``: a message that is not ours.
+
+    ``task_id`` of a foreign one is the task that its replay submitted, if it called a type of ours.
 
     ``fingerprint`` is that of its cluster. ``resolution`` is replayed, retried, recovered or discarded, None
     while it is open; ``resolved_by`` is who wanted that: ``user:…``, ``replay:<id>``, None if nobody knows.
@@ -59,6 +63,9 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 
 class LetterDetail(Letter, frozen=True, kw_only=True):
     """A dead letter with the ``payload`` that failed, and its task as it is now (None: it is gone).
+
+    The payload of a foreign one is its message: ``body``, ``encoding`` (utf-8 or base64), ``size_bytes`` and
+    ``properties``.
 
     ``replay_id`` is the job that replayed it, if one did.
     """

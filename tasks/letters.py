@@ -1,5 +1,6 @@
 """Reading the dead letters: lists, clusters first, and what of them can be replayed."""
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -7,7 +8,7 @@ from uuid import UUID
 from playhouse.pool import PooledPostgresqlDatabase
 
 from tasks.database import session
-from tasks.letter_records import Candidate, Cluster, Letter, LetterDetail, LetterFilter
+from tasks.letter_records import FOREIGN, TASK, Candidate, Cluster, Letter, LetterDetail, LetterFilter
 from tasks.records import Task
 
 OPEN, ANY = "open", "any"
@@ -15,6 +16,8 @@ OPEN, ANY = "open", "any"
 NEWEST = 5
 #: So many candidates are read at a time.
 PAGE = 1_000
+#: So much is shown of a message that is not ours.
+SHOWN_BYTES = 65_536
 
 
 class LetterQueries:
@@ -41,8 +44,9 @@ class LetterQueries:
     def detail(self, letter: Letter, task: Task | None) -> LetterDetail:
         """The whole of a letter, with its task as it is now."""
         with session(self._database):
-            rows = self._rows(_MORE, {"id": letter.dead_letter_id})
-        payload, traceback, replay_id = rows[0] if rows else (None, None, None)
+            rows = self._rows(_MORE, {"id": letter.dead_letter_id, "shown": SHOWN_BYTES})
+        payload, traceback, replay_id, body, *rest = rows[0] if rows else (None, None, None, None)
+        payload = payload if body is None else _foreign(bytes(body), *rest)
         known = {name: getattr(letter, name) for name in letter.__struct_fields__}
         return LetterDetail(**known, payload=payload, traceback=traceback, replay_id=replay_id, task=task)
 
@@ -101,8 +105,16 @@ def _demands(wanted: LetterFilter) -> tuple[str, dict[str, Any]]:
 def _fields(row: Sequence[Any]) -> dict[str, Any]:
     fields = dict(zip(_COLUMNS, row, strict=True))
     code, message = fields.pop("code"), fields.pop("message")
-    kind = "foreign" if fields["task_id"] is None else "task"
-    return {**fields, "kind": kind, "error": {"code": code, "message": message}}
+    return {**fields, "error": {"code": code, "message": message}}
+
+
+def _foreign(body: bytes, size: int, properties: dict[str, Any]) -> dict[str, Any]:
+    """A message of others as people can read it, cut after `SHOWN_BYTES`."""
+    try:
+        text, encoding = body.decode().replace("\0", "�"), "utf-8"
+    except UnicodeDecodeError:
+        text, encoding = base64.b64encode(body).decode(), "base64"
+    return {"body": text, "encoding": encoding, "size_bytes": size, "properties": properties}
 
 
 def candidate(row: Sequence[Any]) -> Candidate:
@@ -115,28 +127,44 @@ _CONTAINING = """(
     OR starts_with(d.id::text, lower(%(q)s)) OR starts_with(d.task_id::text, lower(%(q)s)))"""
 
 _COLUMNS = (
-    *("dead_letter_id", "task_id", "task_type", "queue_name", "user_id", "run_id", "stage", "attempt"),
+    *(
+        "dead_letter_id",
+        "kind",
+        "task_id",
+        "task_type",
+        "queue_name",
+        "user_id",
+        "run_id",
+        "stage",
+        "attempt",
+    ),
     *("error_class", "code", "message", "fingerprint", "failed_at"),
     *("resolution", "resolved_at", "resolved_by"),
 )
-_LETTER = """d.id, d.task_id, d.task_type, d.queue_name, nullif(d.user_id, ''), t.run_id, t.stage, d.attempt,
-    d.error_class, d.code, d.message, d.fingerprint, d.failed_at, d.resolution, d.resolved_at, d.resolver"""
+_LETTER = f"""d.id, CASE WHEN d.task_id IS NULL THEN '{FOREIGN}' ELSE '{TASK}' END,
+    coalesce(d.task_id, f.replayed_as), d.task_type, d.queue_name, nullif(d.user_id, ''), t.run_id, t.stage,
+    d.attempt, d.error_class, d.code, d.message, d.fingerprint, d.failed_at, d.resolution, d.resolved_at,
+    d.resolver"""
+
+_RELATED = """LEFT JOIN tasks t ON t.id = d.task_id
+    LEFT JOIN foreign_messages f ON d.task_id IS NULL AND f.dead_letter = d.id"""
 
 _LIST = f"""
 SELECT {_LETTER} FROM (
     SELECT * FROM dead_letters d WHERE {{demands}}
     ORDER BY d.failed_at DESC, d.id DESC LIMIT %(limit)s OFFSET %(offset)s
-) AS d LEFT JOIN tasks t ON t.id = d.task_id ORDER BY d.failed_at DESC, d.id DESC"""
+) AS d {_RELATED} ORDER BY d.failed_at DESC, d.id DESC"""
 _COUNT = "SELECT count(*) FROM dead_letters d WHERE {demands}"
 
 _ONE = f"""
-SELECT {_LETTER} FROM dead_letters d LEFT JOIN tasks t ON t.id = d.task_id
+SELECT {_LETTER} FROM dead_letters d {_RELATED}
 WHERE d.id = %(id)s AND (%(owner)s::text IS NULL OR d.user_id = %(owner)s)"""
 
-_MORE = """
+_MORE = f"""
 SELECT coalesce(d.payload, t.payload), d.traceback,
-    (SELECT i.replay FROM replay_items i WHERE i.ticket = d.resolved_by)
-FROM dead_letters d LEFT JOIN tasks t ON t.id = d.task_id WHERE d.id = %(id)s"""
+    (SELECT i.replay FROM replay_items i WHERE i.ticket = d.resolved_by),
+    substring(f.body FROM 1 FOR %(shown)s), length(f.body), f.properties
+FROM dead_letters d {_RELATED} WHERE d.id = %(id)s"""
 
 _CLUSTERS = """
 WITH found AS (

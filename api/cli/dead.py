@@ -215,6 +215,9 @@ def resume(remote: Remote, replay_id: str, follow: bool) -> None:
 def _replay_one(remote: Remote, letter_id: str, payload: str | None, *, follow: bool) -> None:
     given = msgspec.UNSET if payload is None else _json(payload, "--payload")
     task = remote.client.replay_dead_letter(letter_id, given)
+    if task is None:
+        remote.say("back to its queue")
+        return
     if follow:
         task = remote.client.wait(task.task_id)
     if remote.as_json:

@@ -41,7 +41,7 @@ OPERATIONS = (
     Operation(
         "POST /dead-letters/{letter_id}/replay",
         "replay_dead_letter",
-        {202: Task},
+        {202: Task, 204: None},
         body=LetterReplay | None,
         refuses=(409,),
     ),

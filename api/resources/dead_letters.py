@@ -1,5 +1,7 @@
 """Dead letters: lists and clusters of them, and what becomes of one."""
 
+from functools import partial
+
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
@@ -11,11 +13,11 @@ from api.media import read_object, render
 from api.parameters import part, read_query
 from api.resources.task import PATIENCE, no_task, read_task
 from api.schemas.dead_letters import LetterListing, LetterReplay
-from tasks.errors import Conflict, NotFound
+from tasks.errors import Conflict, InvalidField, NotFound
 from tasks.ids import parse_id
-from tasks.ledger.dead_letters import DISCARDED, FOREIGN, REPLAYED
+from tasks.ledger.dead_letters import DISCARDED, REPLAYED
 from tasks.ledger.rounds import MISSING, NOT_FAILED, RUN_IS_OVER
-from tasks.letter_records import Letter, LetterFilter
+from tasks.letter_records import FOREIGN, Letter, LetterFilter
 
 
 class DeadLetters:
@@ -62,10 +64,16 @@ class DeadLetters:
         resp.status = 204
 
     async def on_post_replay(self, req: Request, resp: Response, letter_id: str) -> None:
-        """Run the task of a dead letter again; of several requests at once one does it."""
+        """Run the task of a dead letter again; of several requests at once one does it.
+
+        A message that is not ours becomes a task, or goes back to its queue (204).
+        """
         caller, kit = caller_of(req), self._desk.kit
         asked = fields.read(LetterReplay, await read_object(req, self._desk, or_nothing=True))
         letter = await self._letter(letter_id, caller)
+        if letter.kind == FOREIGN:
+            await self._replay_foreign(letter, asked, caller, resp)
+            return
         edit = None
         if asked.payload is not UNSET:
             edit = await self._desk.ask(kit.workbench.edit, letter, asked.payload)
@@ -80,6 +88,22 @@ class DeadLetters:
         if outcome != REPLAYED:
             raise _refused(outcome, await self._letter(letter_id, caller))
         render(resp, await read_task(self._desk, task_id, caller), 202)
+
+    async def _replay_foreign(
+        self, letter: Letter, asked: LetterReplay, caller: Caller, resp: Response
+    ) -> None:
+        """Replay a message that is not ours: as a task, or by sending it to its queue again."""
+        if asked.payload is not UNSET:
+            raise InvalidField.of("payload", "is for tasks: a message that is not ours is sent as it is")
+        replay = partial(self._desk.kit.stray_replayer.replay, letter.dead_letter_id)
+        outcome = await self._desk.ask(replay, created_by=caller.created_by, patience=PATIENCE)
+        now = await self._letter(str(letter.dead_letter_id), caller)
+        if outcome != REPLAYED:
+            raise _refused(outcome, now)
+        if now.task_id is None:
+            resp.status = 204
+        else:
+            render(resp, await read_task(self._desk, str(now.task_id), caller), 202)
 
     async def _letter(self, letter_id: str, caller: Caller) -> Letter:
         known = parse_id(letter_id)
@@ -114,8 +138,6 @@ def letter_filter(asked: LetterListing, caller: Caller) -> LetterFilter:
 
 
 def _refused(outcome: str, letter: Letter) -> Conflict:
-    if outcome == FOREIGN:
-        return Conflict("The dead letter is of no task of ours: nothing can be done with it here.")
     if outcome == RUN_IS_OVER:
         return Conflict(f"The run of this stage is over: recover the run {letter.run_id}.")
     return Conflict(

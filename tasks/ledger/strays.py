@@ -47,6 +47,7 @@ class ReplayForeign(msgspec.Struct, frozen=True):
     """Replay a foreign message: as these ``tasks``, or without any by publishing it again to its queue."""
 
     dead_letter: UUID
+    by: str
     tasks: Sequence[NewTask] = ()
     ticket: UUID = msgspec.field(default_factory=new_id)
 
@@ -81,14 +82,15 @@ WITH locked AS (
 UPDATE dead_letters d SET copy_removed_at = now() FROM locked WHERE d.id = locked.id"""
 _UNNOTED = "SELECT id FROM dead_letters WHERE id = ANY(%s) AND copy_removed_at IS NULL"
 
-_FIND = "SELECT id, resolved_by FROM dead_letters WHERE id = ANY(%s)"
 _LOCK = """
-SELECT id, resolution FROM dead_letters WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
+SELECT id, resolution, resolved_by FROM dead_letters WHERE id = ANY(%s)
+ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
 _FOREIGN = "SELECT dead_letter FROM foreign_messages WHERE dead_letter = ANY(%s)"
 
 _RESOLVE = """
-UPDATE dead_letters d SET resolution = r.resolution, resolved_at = now(), resolved_by = r.ticket
-FROM jsonb_to_recordset(%s::jsonb) AS r(id uuid, resolution text, ticket uuid) WHERE d.id = r.id"""
+UPDATE dead_letters d SET resolution = 'replayed', resolved_at = now(), resolved_by = r.ticket,
+    resolver = r.by
+FROM jsonb_to_recordset(%s::jsonb) AS r(id uuid, ticket uuid, by text) WHERE d.id = r.id"""
 _REPLAYED_AS = """
 UPDATE foreign_messages f SET replayed_as = r.task_id, owed = r.task_id IS NULL
 FROM jsonb_to_recordset(%s::jsonb) AS r(id uuid, task_id uuid) WHERE f.dead_letter = r.id"""
@@ -134,54 +136,50 @@ def removed(tx: Transaction, items: Sequence[Removed]) -> list[object]:
     return [SKIPPED if left.intersection(item.dead_letters) else None for item in items]
 
 
-class _Letters:
-    """Dead letters that operators have a wish about, locked as far as nobody else holds them."""
-
-    def __init__(self, tx: Transaction, ids: Sequence[UUID]) -> None:
-        self._tickets: dict[UUID, UUID | None] = dict(tx.rows(_FIND, list(ids)))
-        self._locked: dict[UUID, str | None] = dict(tx.rows(_LOCK, list(ids)))
-        self.settled: list[dict[str, Any]] = []
-
-    def settle(self, letter: UUID, ticket: UUID, word: str) -> tuple[object, bool]:
-        """What to answer who wants a letter resolved as ``word``, and whether it is resolved just now."""
-        if letter not in self._tickets:
-            return MISSING, False
-        if self._tickets[letter] == ticket:  # an earlier commit of unknown outcome went through
-            return word, False
-        if letter not in self._locked:
-            return SKIPPED, False
-        if self._locked[letter] is not None:
-            return RESOLVED, False
-        self._locked[letter] = word
-        self.settled.append({"id": letter, "resolution": word, "ticket": ticket})
-        return word, True
-
-    def record(self, tx: Transaction) -> None:
-        """Write down what was settled."""
-        if self.settled:
-            tx.execute(_RESOLVE, as_json(self.settled))
-
-
 def replay_foreign(tx: Transaction, items: Sequence[ReplayForeign]) -> list[object]:
     """Replay foreign messages, once each: "replayed", "resolved", "missing", or SKIPPED."""
     ids = [item.dead_letter for item in items]
-    foreign = {row[0] for row in tx.rows(_FOREIGN, ids)}
-    letters = _Letters(tx, [one for one in ids if one in foreign])
-    answers: list[object] = []
-    replayed: list[ReplayForeign] = []
-    for item in items:
-        answer, is_new = letters.settle(item.dead_letter, item.ticket, REPLAYED)
-        answers.append(answer)
-        if is_new:
-            replayed.append(item)
-    letters.record(tx)
+    known = {row[0] for row in tx.rows(_FOREIGN, ids)}
+    locked = {row[0]: row[1:] for row in tx.rows(_LOCK, ids)}
+    replayed: dict[UUID, ReplayForeign] = {}
+    answers = [_replay_one(item, locked.get(item.dead_letter), known, replayed) for item in items]
     if replayed:
-        insert_tasks(tx, [task for item in replayed for task in item.tasks])
-        rows = [
-            {"id": item.dead_letter, "task_id": item.tasks[0].id if item.tasks else None} for item in replayed
-        ]
-        tx.execute(_REPLAYED_AS, as_json(rows))
+        _settle(tx, list(replayed.values()))
     return answers
+
+
+def _replay_one(
+    item: ReplayForeign,
+    letter: tuple[str | None, UUID | None] | None,
+    known: set[UUID],
+    replayed: dict[UUID, ReplayForeign],
+) -> object:
+    if item.dead_letter not in known:
+        return MISSING
+    if letter is None:
+        return SKIPPED
+    resolution, resolved_by = letter
+    if resolved_by == item.ticket:  # an earlier commit of unknown outcome went through
+        return REPLAYED
+    if resolution is not None or item.dead_letter in replayed:
+        return RESOLVED
+    replayed[item.dead_letter] = item
+    return REPLAYED
+
+
+def _settle(tx: Transaction, replayed: Sequence[ReplayForeign]) -> None:
+    insert_tasks(tx, [task for item in replayed for task in item.tasks])
+    rows = [
+        {
+            "id": item.dead_letter,
+            "ticket": item.ticket,
+            "by": item.by,
+            "task_id": item.tasks[0].id if item.tasks else None,
+        }
+        for item in replayed
+    ]
+    tx.execute(_RESOLVE, as_json(rows))
+    tx.execute(_REPLAYED_AS, as_json(rows))
 
 
 def returned(tx: Transaction, items: Sequence[Returned]) -> list[None]:

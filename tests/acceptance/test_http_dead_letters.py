@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 from falcon.testing import Result, TestClient
@@ -14,6 +14,7 @@ from tasks.values import TaskError
 from tests.support.waiting import eventually
 
 LETTERS, TASKS = "/api/v1/dead-letters", "/api/v1/tasks"
+NOBODY = UUID(int=7)
 FIELDS = (
     "dead_letter_id kind task_id task_type queue_name user_id run_id stage attempt error_class error "
     "fingerprint failed_at resolution resolved_at resolved_by"
@@ -153,7 +154,7 @@ def test_dead_letters_are_paged(bench: Bench) -> None:
     assert listed == ids[::-1]
 
 
-@pytest.mark.parametrize("path", ["/nix", f"/{uuid4()}", "/replays/nix", f"/replays/{uuid4()}"])
+@pytest.mark.parametrize("path", ["/nix", f"/{NOBODY}", "/replays/nix", f"/replays/{NOBODY}"])
 def test_what_is_not_there_is_not_found(bench: Bench, path: str) -> None:
     assert bench.client.simulate_get(LETTERS + path).status_code == 404
     verbs = ("/abort", "/resume") if "replays" in path else ("/replay",)
