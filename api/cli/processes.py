@@ -15,9 +15,16 @@ from pipelines.worker import DRAIN_SECONDS, QUEUES_VARIABLE
 from tasks.database import connect
 from tasks.embedded import embedded_postgres
 from tasks.errors import SettingsError
+from tasks.names import check_queue
 from tasks.settings import PREFIX, Settings
 
 STOP_MARGIN_SECONDS = 15.0
+_PROCESSES = click.option(
+    "--processes", type=click.IntRange(1, 256), help="How many worker processes (CALLBOARD_PROCESSES)."
+)
+_THREADS = click.option(
+    "--threads", type=click.IntRange(1, 1_000), help="Threads a process (CALLBOARD_THREADS)."
+)
 
 
 def commands() -> list[click.Command]:
@@ -26,12 +33,13 @@ def commands() -> list[click.Command]:
 
 
 @click.command()
-@click.option("--processes", type=int, help="How many worker processes (CALLBOARD_PROCESSES).")
-def up(processes: int | None) -> None:
+@_PROCESSES
+@_THREADS
+def up(processes: int | None, threads: int | None) -> None:
     """Run everything: the API, workers and a clock."""
     settings = _settings()
     check_safe(settings)
-    workers = _workers(processes or settings.processes, settings.threads, ())
+    workers = workers_of(settings, processes, threads, ())
     _supervise(
         settings, [Child("api", "api.process"), Child("clock", "pipelines.clock"), *workers], "supervisor"
     )
@@ -49,14 +57,15 @@ def api() -> None:
 
 @click.command()
 @click.option("--queues", help="Only these queues, comma-separated; all by default.")
-@click.option("--processes", type=click.IntRange(1, 256), help="How many processes (CALLBOARD_PROCESSES).")
-@click.option("--threads", type=click.IntRange(1, 1_000), help="Threads a process (CALLBOARD_THREADS).")
+@_PROCESSES
+@_THREADS
 def worker(queues: str | None, processes: int | None, threads: int | None) -> None:
     """Run worker processes."""
     settings = _settings()
-    names = tuple(filter(None, (queues or "").split(",")))
-    children = _workers(processes or settings.processes, threads or settings.threads, names)
-    _supervise(settings, children, "supervisor")
+    names = tuple(name.strip() for name in (queues or "").split(",") if name.strip())
+    for name in names:
+        check_queue(name, field="--queues")
+    _supervise(settings, workers_of(settings, processes, threads, names), "supervisor")
 
 
 @click.command()
@@ -104,7 +113,24 @@ def _settings() -> Settings:
     return Settings.from_env(os.environ)
 
 
-def _workers(processes: int, threads: int, queues: Sequence[str]) -> list[Child]:
+def share_out(most: int, processes: int, threads: int) -> tuple[int, int]:
+    """How many processes of how many threads run ``most`` tasks at once, or fewer if fewer were meant."""
+    processes = min(processes, most)
+    return processes, min(threads, most // processes)
+
+
+def workers_of(
+    settings: Settings, processes: int | None, threads: int | None, queues: Sequence[str]
+) -> list[Child]:
+    """The worker processes that are asked for, as many as CALLBOARD_MAX_CONCURRENT lets run."""
+    asked = processes or settings.processes, threads or settings.threads
+    processes, threads = share_out(settings.max_concurrent, *asked)
+    if (processes, threads) != asked:
+        click.echo(
+            f"{processes} processes of {threads} threads, not {asked[0]} of {asked[1]}: at most"
+            f" {settings.max_concurrent} tasks run at once here, raise {PREFIX}MAX_CONCURRENT for more",
+            err=True,
+        )
     environ = {
         f"{PREFIX}THREADS": str(threads),
         QUEUES_VARIABLE: ",".join(queues),
