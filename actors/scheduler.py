@@ -6,7 +6,10 @@ It goes by the time of Postgres, never by its own, and waits for no other step o
 import logging
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from datetime import datetime
+from uuid import UUID
 
 from actors import firing
 from actors.firing import Prepare
@@ -18,9 +21,13 @@ from tasks.schedules import ScheduleQueries
 
 log = logging.getLogger("callboard.schedules")
 
+#: So many are read and fired in one go, and no more than about so many bytes of them.
 BATCH = 500
+MOST_BYTES = 4 << 20
 #: The longest pause: what was made or changed meanwhile is seen after it. And the shortest one.
 LONGEST_PAUSE, SHORTEST_PAUSE = 0.25, 0.01
+#: What is due so soon is planned already, so that at its time it only has to be recorded.
+AHEAD_SECONDS = 2.0
 FORGET_SECONDS = 60.0
 MOST_FORGETS = 20
 PATIENCE_SECONDS = 30.0
@@ -34,9 +41,12 @@ class Scheduler:
         self._queries = queries
         self._prepare = prepare
         self._kept = kept
+        #: What is planned ahead, by schedule, and up to where that was done.
+        self._planned: dict[UUID, Firing] = {}
+        self._planned_to: Due | None = None
         self._forgot_at = 0.0
         self._is_troubled = False
-        self._unreadable: set[tuple[object, int]] = set()
+        self._unreadable: set[tuple[UUID, int]] = set()
 
     def run(self, stopping: threading.Event) -> None:
         """Fire what is due until ``stopping`` is set. What fails is logged once and tried again."""
@@ -44,7 +54,7 @@ class Scheduler:
             pause = LONGEST_PAUSE
             try:
                 self.fire()
-                pause = self._pause()
+                pause = 0.0 if self.look_ahead() else self._pause()
                 self._forget()
                 self._is_troubled = False
             except Exception as error:
@@ -55,29 +65,57 @@ class Scheduler:
 
     def fire(self) -> int:
         """Fire everything that is due: how many schedules this process fired."""
-        answers = []
+        orders: list[tuple[list[Firing], Future[int]]] = []
         last: Due | None = None
         while True:
             page = self._queries.due(BATCH, last)
             if page.now is None:
                 break
-            # What is planned is committed while the next page is read and planned.
-            plans = (self._plan(one, page.now) for one in page.due)
-            answers += [self._ledger.fire(one) for one in plans if one is not None]
+            # What is planned is committed while the next page is read.
+            for part in _parts(page.due):
+                plans = [plan for one in part if (plan := self._plan(one, page.now)) is not None]
+                orders.append((plans, self._ledger.fire(plans)))
             last = page.due[-1]
             if len(page.due) < BATCH:
                 break
-        return sum(answer.result(PATIENCE_SECONDS) for answer in answers)
+        return sum(self._fired(plans, answer) for plans, answer in orders)
+
+    def look_ahead(self) -> bool:
+        """Plan a part of what is due soon; whether there may be more of it."""
+        page = self._queries.due(BATCH, self._planned_to, ahead=AHEAD_SECONDS)
+        for one in page.due:
+            plan = self._planned_anew(one, one.next_run_at)
+            if plan is not None:
+                self._planned[one.id] = plan
+        self._planned_to = page.due[-1] if page.due else self._planned_to
+        return len(page.due) == BATCH
 
     def _plan(self, due: Due, now: datetime) -> Firing | None:
-        """What to fire; None if a schedule cannot be read here, with an older zone data base for example."""
+        """What to fire; None if a schedule cannot be read here."""
+        plan = self._planned.pop(due.id, None)
+        if plan is None or (plan.version, plan.expected) != (due.version, due.next_fire):
+            return self._planned_anew(due, now)
+        return plan if now - due.next_run_at < firing.GRACE else self._planned_anew(due, now)
+
+    def _planned_anew(self, due: Due, now: datetime) -> Firing | None:
         try:
             return firing.plan(due, now, self._prepare)
-        except CallboardError as error:
+        except CallboardError as error:  # an older data base of zones, for example: other clocks may read it
             if (due.id, due.version) not in self._unreadable:
                 self._unreadable.add((due.id, due.version))
                 log.warning("the schedule %s cannot be fired here: %s", due.definition.name, error)
             return None
+
+    def _fired(self, plans: list[Firing], answer: "Future[int]") -> int:
+        try:
+            return answer.result(PATIENCE_SECONDS)
+        except (CallboardError, TimeoutError):
+            raise
+        except Exception as error:  # one of them cannot be recorded, and the others must not wait for it
+            if len(plans) == 1:
+                log.warning("the schedule %s cannot be fired: %s", plans[0].schedule, error)
+                return 0
+            return sum(self._fired([one], self._ledger.fire([one])) for one in plans)
 
     def _pause(self) -> float:
         seconds = self._queries.seconds_to_next()
@@ -87,6 +125,19 @@ class Scheduler:
         if time.monotonic() - self._forgot_at < FORGET_SECONDS:
             return
         self._forgot_at = time.monotonic()
+        self._planned.clear()  # also what was deleted or changed meanwhile
+        self._planned_to = None
         for _ in range(MOST_FORGETS):
             if self._ledger.forget_fires(self._kept).result(PATIENCE_SECONDS) < FORGOTTEN_AT_ONCE:
                 break
+
+
+def _parts(due: Sequence[Due]) -> Iterator[Sequence[Due]]:
+    """Cut into parts of about `MOST_BYTES`."""
+    begin = size = 0
+    for at, one in enumerate(due):
+        if size > MOST_BYTES:
+            yield due[begin:at]
+            begin, size = at, 0
+        size += len(one.asked)
+    yield due[begin:]

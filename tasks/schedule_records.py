@@ -61,13 +61,18 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A schedule whose time has come: that of ``next_fire``, due at ``next_run_at``."""
+    """A schedule at its fire time, which is due at ``next_run_at``. ``asked`` is its definition as JSON."""
 
     id: UUID
     version: int
-    definition: Definition
+    asked: str
     next_fire: datetime
     next_run_at: datetime
+
+    @property
+    def definition(self) -> Definition:
+        """What it is to do; read when it is asked for."""
+        return msgspec.json.decode(self.asked, type=Definition)
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,8 +23,8 @@ _ONE = f"SELECT {_COLUMNS} FROM schedules WHERE name = %s"
 _LIST = f"SELECT {_COLUMNS} FROM schedules ORDER BY name LIMIT %s OFFSET %s"
 
 _DUE = """
-SELECT id, version, definition, next_fire, next_run_at, now() FROM schedules
-WHERE is_active AND next_run_at <= now() AND (next_run_at, id) > (%s, %s)
+SELECT id, version, definition::text, next_fire, next_run_at, now() FROM schedules
+WHERE is_active AND next_run_at <= now() + make_interval(secs => %s) AND (next_run_at, id) > (%s, %s)
 ORDER BY next_run_at, id LIMIT %s"""
 _SECONDS_TO_NEXT = """
 SELECT extract(epoch FROM min(next_run_at) - now())::float8 FROM schedules WHERE is_active"""
@@ -79,11 +79,14 @@ class ScheduleQueries:
             rows = self._rows(_LIST, limit, offset)
             return [_stored(row) for row in rows], self._rows("SELECT count(*) FROM schedules")[0][0]
 
-    def due(self, limit: int, after: Due | None = None) -> DuePage:
-        """Up to ``limit`` schedules whose time has come, the longest due first, from one of them on."""
+    def due(self, limit: int, after: Due | None = None, *, ahead: float = 0.0) -> DuePage:
+        """Up to ``limit`` schedules whose time has come, the longest due first, from one of them on.
+
+        With ``ahead`` those too that are due in so many seconds.
+        """
         place = FIRST if after is None else (after.next_run_at, after.id)
-        rows = self._rows(_DUE, *place, limit)
-        due = [Due(row[0], row[1], _definition(row[2]), row[3], row[4]) for row in rows]
+        rows = self._rows(_DUE, ahead, *place, limit)
+        due = [Due(*row[:5]) for row in rows]
         return DuePage(due, rows[0][5] if rows else None)
 
     def seconds_to_next(self) -> float | None:

@@ -7,7 +7,7 @@ fire time that were planned for, so that any number of clocks fire each time onc
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -68,24 +68,36 @@ class Forget(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class _Told(NamedTuple):
-    """What became of a fire time."""
+class _Row(msgspec.Struct):
+    """What becomes of a fire time, as its row in ``fires``."""
 
-    fire: Fire
+    schedule: UUID
+    fire_time: datetime
     outcome: str
-    error: str | None = None
+    task_id: UUID | None
+    missed: int
+    due_at: datetime | None
+    error: str | None
 
-    def row(self, schedule: UUID) -> dict[str, Any]:
-        has_task = self.outcome in (FIRED, MANUAL, BACKFILLED)
-        return {
-            "schedule": schedule,
-            "fire_time": self.fire.fire_time,
-            "outcome": self.outcome,
-            "task_id": self.fire.tasks[0].id if has_task else None,
-            "missed": self.fire.missed,
-            "due_at": self.fire.due_at,
-            "error": self.error or self.fire.error,
-        }
+
+class _Case(msgspec.Struct):
+    """A schedule that is fired here: its plan, which of its fire times run, and what becomes of all."""
+
+    plan: Firing
+    chosen: Sequence[Fire]
+    rows: Sequence[_Row] = ()
+
+
+class _Move(msgspec.Struct):
+    """Where a schedule is after its fires."""
+
+    id: UUID
+    next_fire: datetime | None
+    next_run_at: datetime | None
+    last_task_id: UUID | None
+    fired: int
+    skipped: int
+    missed: int
 
 
 # Whether the run before is unfinished matters only to those that do not simply queue the next one.
@@ -94,10 +106,8 @@ SELECT s.id, s.version, s.next_fire, s.overlap, s.last_task_id, t.status
 FROM schedules s LEFT JOIN task_state t ON s.overlap <> 'queue' AND t.id = s.last_task_id
 WHERE s.id = ANY(%s) AND s.is_active ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED"""
 _KNOWN = """
-SELECT f.schedule, f.fire_time, f.task_id
-FROM unnest(%s::uuid[], %s::timestamptz[]) AS asked(schedule, fire_time)
-JOIN fires f USING (schedule, fire_time)
-WHERE f.task_id IS NOT NULL"""
+SELECT fire_time, task_id FROM fires WHERE schedule = %s AND fire_time = ANY(%s) AND task_id IS NOT NULL"""
+_NEXT = "SELECT next_fire FROM schedules WHERE id = %s"
 _TELL = """
 INSERT INTO fires (schedule, fire_time, outcome, task_id, missed, late, error)
 SELECT schedule, fire_time, outcome, task_id, missed, extract(epoch FROM now() - due_at)::float8, error
@@ -124,32 +134,35 @@ DELETE FROM fires WHERE ctid = ANY(ARRAY(
 RETURNING 1"""
 
 
-def fire(tx: Transaction, items: Sequence[Firing]) -> list[bool]:
-    """Fire schedules: True, or False if that is not to be done now (any more); who plans looks again."""
-    held = {row[0]: row[1:] for row in tx.rows(_LOCK, [item.schedule for item in items])}
-    ours = [item for item in items if held.get(item.schedule, ())[:2] == (item.version, item.expected)]
-    known = set(_known(tx, [(one.schedule, each) for one in ours for each in one.fires]))
-    cancelled = _cancel(tx, [held[one.schedule][3] for one in ours if _overlaps(held, one) == "cancel"])
-    told: dict[UUID, list[_Told]] = {}
-    for one in ours:
-        fires = [each for each in one.fires if (one.schedule, each.fire_time) not in known]
-        overlap = held[one.schedule][2]
-        if _overlaps(held, one) != "cancel" or held[one.schedule][3] in cancelled:
-            told[one.schedule] = _outcomes(fires, overlap, is_busy=_overlaps(held, one) == "skip")
-    told = _submit(tx, told)
-    done = [one for one in ours if one.schedule in told]
+def fire(tx: Transaction, items: Sequence[Sequence[Firing]]) -> list[int]:
+    """Fire schedules: how many of each item. The plan of the others does not hold any more, or not now."""
+    plans = [one for item in items for one in item]
+    held = {row[0]: row[1:] for row in tx.rows(_LOCK, [one.schedule for one in plans])}
+    cases = [_case(one, held.pop(one.schedule, None)) for one in plans]
+    cancelled = _cancel(tx, [one for _, one in cases if one is not None])
+    firm = [case for case, gives_way in cases if case and (gives_way is None or gives_way in cancelled)]
+    done = _submitted(tx, firm)
     if done:
-        rows = [each.row(schedule) for schedule, fires in told.items() for each in fires]
-        tx.execute(_TELL, as_json(rows))
-        tx.execute(_MOVE, as_json([_move(one, told[one.schedule]) for one in done]))
-    finished = {id(one) for one in done}
-    return [id(item) in finished for item in items]
+        tx.execute(_TELL, as_json([row for case in done for row in case.rows]))
+        tx.execute(_MOVE, as_json([_move(case) for case in done]))
+    fired = {id(case.plan) for case in done}
+    return [sum(id(one) in fired for one in item) for item in items]
 
 
-def _overlaps(held: dict[UUID, Any], item: Firing) -> str | None:
-    """What the policy says of an item whose run before is unfinished; None if nothing is."""
-    _, _, overlap, _, status = held[item.schedule]
-    return overlap if any(one.tasks for one in item.fires) and status not in (None, *FINAL) else None
+def _case(plan: Firing, held: Sequence[Any] | None) -> tuple[_Case | None, UUID | None]:
+    """A schedule that is to be fired as planned, and the task that is to give way; None if it is not."""
+    if held is None:
+        return None, None
+    version, next_fire, overlap, last_task, status = held
+    if (version, next_fire) != (plan.version, plan.expected):
+        return None, None
+    chosen = [one for one in plan.fires if one.tasks]
+    is_busy = status is not None and status not in FINAL
+    if overlap == "skip":
+        return _Case(plan, [] if is_busy else chosen[:1]), None
+    if overlap == "cancel":
+        return _Case(plan, chosen[-1:]), last_task if is_busy and chosen else None
+    return _Case(plan, chosen), None
 
 
 def _cancel(tx: Transaction, ids: Sequence[UUID]) -> set[UUID]:
@@ -158,61 +171,49 @@ def _cancel(tx: Transaction, ids: Sequence[UUID]) -> set[UUID]:
     return {one for one, outcome in zip(ids, outcomes, strict=True) if outcome is not SKIPPED}
 
 
-def _outcomes(fires: Sequence[Fire], overlap: str, *, is_busy: bool) -> list[_Told]:
-    """What is to become of the fire times of one schedule that are fired at once, several if it is late."""
-    runs = [one for one in fires if one.tasks]
-    chosen = runs
-    if overlap == "skip":
-        chosen = [] if is_busy else runs[:1]
-    elif overlap == "cancel":
-        chosen = runs[-1:]
-    return [_Told(one, _outcome(one, one in chosen)) for one in fires]
-
-
-def _outcome(fire: Fire, is_chosen: bool) -> str:
-    if not fire.tasks:
-        return MISSED if fire.error is None else REFUSED
-    return FIRED if is_chosen else SKIPPED_BY_OVERLAP
-
-
-def _submit(tx: Transaction, told: dict[UUID, list[_Told]]) -> dict[UUID, list[_Told]]:
+def _submitted(tx: Transaction, cases: Sequence[_Case]) -> list[_Case]:
     """Record the tasks of each schedule, all or nothing; without those of which it cannot be told yet."""
-    orders = {
-        schedule: _order([one.fire for one in fires if one.outcome == FIRED])
-        for schedule, fires in told.items()
-    }
-    orders = {schedule: order for schedule, order in orders.items() if order.tasks}
-    answers = dict(zip(orders, submissions.submit(tx, list(orders.values())), strict=True)) if orders else {}
-    settled = {}
-    for schedule, fires in told.items():
-        answer = answers.get(schedule)
-        if isinstance(answer, CallboardError):
-            settled[schedule] = [_refused(one, answer) for one in fires]
-        elif answer is not SKIPPED:
-            settled[schedule] = fires
+    orders = [_order(case.chosen) for case in cases if case.chosen]
+    answers = iter(submissions.submit(tx, orders) if orders else ())
+    settled = []
+    for case in cases:
+        answer = next(answers) if case.chosen else None
+        if answer is not SKIPPED:
+            case.rows = _rows(case, answer.message if isinstance(answer, CallboardError) else None)
+            settled.append(case)
     return settled
 
 
-def _refused(told: _Told, error: CallboardError) -> _Told:
-    return _Told(told.fire, REFUSED, error.message) if told.outcome == FIRED else told
+def _rows(case: _Case, refused: str | None) -> list[_Row]:
+    chosen = {one.fire_time for one in case.chosen}
+    rows = []
+    for one in case.plan.fires:
+        outcome, error, task_id = SKIPPED_BY_OVERLAP, one.error, None
+        if not one.tasks:
+            outcome = MISSED if one.error is None else REFUSED
+        elif one.fire_time in chosen:
+            outcome, error = (FIRED, None) if refused is None else (REFUSED, refused)
+            task_id = one.tasks[0].id if refused is None else None
+        rows.append(_Row(case.plan.schedule, one.fire_time, outcome, task_id, one.missed, one.due_at, error))
+    return rows
+
+
+def _move(case: _Case) -> _Move:
+    plan, outcomes = case.plan, [row.outcome for row in case.rows]
+    return _Move(
+        plan.schedule,
+        plan.next_fire,
+        plan.next_run_at,
+        next((row.task_id for row in reversed(case.rows) if row.task_id is not None), None),
+        outcomes.count(FIRED),
+        outcomes.count(SKIPPED_BY_OVERLAP),
+        outcomes.count(MISSED) + sum(row.missed for row in case.rows),
+    )
 
 
 def _order(fires: Sequence[Fire]) -> Submit:
     tasks = [task for one in fires for task in one.tasks]
     return Submit(tasks, None, [one.tasks[0].id for one in fires])
-
-
-def _move(item: Firing, told: Sequence[_Told]) -> dict[str, Any]:
-    fired = [one for one in told if one.outcome == FIRED]
-    return {
-        "id": item.schedule,
-        "next_fire": item.next_fire,
-        "next_run_at": item.next_run_at,
-        "last_task_id": fired[-1].fire.tasks[0].id if fired else None,
-        "fired": len(fired),
-        "skipped": sum(one.outcome == SKIPPED_BY_OVERLAP for one in told),
-        "missed": sum(one.fire.missed + (one.outcome == MISSED) for one in told),
-    }
 
 
 def run(tx: Transaction, items: Sequence[RunNow]) -> list[object]:
@@ -226,7 +227,7 @@ def _run(tx: Transaction, item: RunNow) -> object:
     if not isinstance(answer, list):
         return answer
     accepted: Accepted = next(one for one in answer if one.id == item.fire.tasks[0].id)
-    _tell(tx, item.schedule, [_Told(item.fire, MANUAL)])
+    _tell(tx, item.schedule, [item.fire], MANUAL)
     return accepted
 
 
@@ -237,31 +238,29 @@ def backfill(tx: Transaction, items: Sequence[Backfill]) -> list[object]:
 
 
 def _backfill(tx: Transaction, item: Backfill) -> object:
-    known = _known(tx, [(item.schedule, one) for one in item.fires])
-    # After a commit of unknown outcome they are there already, with the same tasks.
+    known = dict(tx.rows(_KNOWN, item.schedule, [one.fire_time for one in item.fires]))
+    ((next_fire,),) = tx.rows(_NEXT, item.schedule)
+    # After a commit of unknown outcome they are there already, with the same tasks. What is due is fired by
+    # the clock.
     ours = [
         one
         for one in item.fires
-        if known.get((item.schedule, one.fire_time), one.tasks[0].id) == one.tasks[0].id
+        if known.get(one.fire_time, one.tasks[0].id) == one.tasks[0].id
+        and (next_fire is None or one.fire_time < next_fire)
     ]
     if ours:
         (answer,) = submissions.submit(tx, [_order(ours)])
         if not isinstance(answer, list):
             return answer
-        _tell(tx, item.schedule, [_Told(one, BACKFILLED) for one in ours])
+        _tell(tx, item.schedule, ours, BACKFILLED)
     return [one.fire_time for one in ours]
 
 
-def _known(tx: Transaction, fires: Sequence[tuple[UUID, Fire]]) -> dict[tuple[UUID, datetime], UUID]:
-    """Which fire times have a task already, and which one."""
-    schedules, times = [one for one, _ in fires], [each.fire_time for _, each in fires]
-    return {row[:2]: row[2] for row in tx.rows(_KNOWN, schedules, times)} if fires else {}
-
-
-def _tell(tx: Transaction, schedule: UUID, told: Sequence[_Told]) -> None:
-    new = tx.rows(_TELL, as_json([one.row(schedule) for one in told]))
+def _tell(tx: Transaction, schedule: UUID, fires: Sequence[Fire], outcome: str) -> None:
+    rows = [_Row(schedule, one.fire_time, outcome, one.tasks[0].id, 0, None, None) for one in fires]
+    new = tx.rows(_TELL, as_json(rows))
     if new:
-        tx.execute(_COUNT, len(new), told[-1].fire.tasks[0].id, schedule)
+        tx.execute(_COUNT, len(new), rows[-1].task_id, schedule)
 
 
 def forget(tx: Transaction, items: Sequence[Forget]) -> list[int]:

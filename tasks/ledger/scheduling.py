@@ -27,9 +27,10 @@ class Scheduling:
         """Remove a schedule: "done" or "missing"."""
         return self._group.add("remove_schedule", schedules.Remove(schedule), patience=patience)
 
-    def fire(self, item: fires.Firing) -> Future[bool]:
-        """Fire a schedule as planned; False: the plan does not hold any more, or not now."""
-        return self._group.add("fire", item, rows=max(1, sum(len(one.tasks) for one in item.fires)))
+    def fire(self, plans: Sequence[fires.Firing]) -> Future[int]:
+        """Fire schedules as planned: how many; the plan of the others does not hold any more, or not now."""
+        rows = sum(len(one.tasks) for plan in plans for one in plan.fires)
+        return self._group.add("fire", plans, rows=max(1, rows))
 
     def run_schedule(
         self, schedule: UUID, fire: fires.Fire, *, patience: float | None = None
