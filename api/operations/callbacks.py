@@ -32,7 +32,7 @@ OPERATIONS = (
 
 EXAMPLES: dict[Any, dict[str, Any]] = {
     WebhookRequest: {
-        "url": "https://example.com/callbacks",
+        "url": "https://hooks.example/callbacks",
         "events": ["completed", "failed"],
         "filter": {"task_type": "document_processing"},
     },

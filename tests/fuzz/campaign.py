@@ -73,6 +73,8 @@ def prefill(running: Deployment) -> None:
     blocked = {"task_type": "test", "depends_on": [made[3]]}
     running.http.post(TASKS, json=blocked).raise_for_status()
     running.http.post(f"{TASKS}/{made[9]}/cancel").raise_for_status()
+    webhook = {"url": "https://hooks.example/", "filter": {"tag": "nobody"}}
+    running.http.post("/api/v1/webhooks", json=webhook).raise_for_status()
     base = running.http.post("/api/v1/knowledge-bases", json={"kb_id": "fuzzed"})
     if base.status_code == 201:
         text = {"name": "a.txt", "text": "Whoever signs on Tuesday pays on Friday."}
@@ -95,7 +97,9 @@ def known_names(running: Deployment) -> dict[str, list[str]]:
     letters = running.http.get("/api/v1/dead-letters").json()["dead_letters"]
     replays = running.http.get("/api/v1/dead-letters/replays").json()["replays"]
     documents = running.http.get("/api/v1/knowledge-bases/fuzzed/documents").json().get("documents", [])
+    webhooks = running.http.get("/api/v1/webhooks").json()["webhooks"]
     return {
+        "webhooks": [one["webhook_id"] for one in webhooks],
         "tasks": [task["task_id"] for task in tasks],
         "over": [task["task_id"] for task in tasks if task["status"] in ("completed", "failed")],
         "documents": [one["document_id"] for one in documents] or ["none"],
@@ -116,6 +120,7 @@ def _config(names: dict[str, list[str]], examples: int, seed: int) -> str:
         "path.letter_id": "letters",
         "path.replay_id": "replays",
         "path.kb_id": "bases",
+        "path.webhook_id": "webhooks",
         "path.name": "names",
         "body.task_type": "types",
         "body.type": "types",
