@@ -278,10 +278,12 @@ ORDER BY w.kind, w.host, w.pid, w.id LIMIT %(limit)s OFFSET %(offset)s"""
 
 _LIVING = "SELECT count(*) FROM workers WHERE heartbeat_at > now() - make_interval(secs => %(lease)s)"
 
-# The oldest is found at the ends of the index: that of stages and that of whole tasks.
+# Each queue is counted in its own part of the index, without a look at the tasks. The oldest is found at the
+# ends of the index: that of stages and that of whole tasks.
 _NOW = """
-SELECT 'waiting', queue, status, is_stage, count(*)::float8 FROM task_state
-WHERE status IN ('scheduled', 'blocked', 'queued', 'retrying') AND queue IS NOT NULL GROUP BY 2, 3, 4
+SELECT 'waiting', q.name, w.status, w.is_stage, w.count::float8 FROM queues q CROSS JOIN LATERAL (
+    SELECT status, is_stage, count(*) FROM task_state
+    WHERE queue = q.name AND status IN ('scheduled', 'blocked', 'queued', 'retrying') GROUP BY 1, 2) AS w
 UNION ALL
 SELECT 'running', queue, NULL, false, count(*) FROM task_state
 WHERE status = 'running' AND queue IS NOT NULL GROUP BY 2
