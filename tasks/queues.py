@@ -142,8 +142,8 @@ SELECT (SELECT count(*) FROM task_state WHERE queue = %(name)s AND status = 'run
         (SELECT min(ready_at) FROM task_state WHERE queue = %(name)s AND status = 'queued' AND NOT is_stage)
     ))::float8"""
 
-# What became lately of the newest tasks of some queues, a row for each in which anything ended. A scalar
-# look-up by key: as a join it may become one over all tasks.
+# What became lately of the newest tasks of some queues, a row for each in which anything ended. Tasks are
+# looked up one by one: as joins these may become some over all tasks.
 LATELY = """
 WITH newest AS (
     SELECT own.id FROM unnest(%(names)s::text[]) AS q(name), LATERAL (
@@ -154,7 +154,7 @@ WITH newest AS (
     SELECT s.queue, s.status, s.finished_at, extract(epoch FROM s.finished_at - s.started_at)::float8 AS ran,
         extract(epoch FROM s.started_at
             - (SELECT created_at FROM tasks t WHERE t.id = s.id))::float8 AS waited
-    FROM newest JOIN task_state s USING (id)
+    FROM newest CROSS JOIN LATERAL (SELECT * FROM task_state s WHERE s.id = newest.id OFFSET 0) AS s
     WHERE s.queue = ANY(%(names)s) AND s.status IN ('completed', 'failed')
     AND s.finished_at > now() - interval '1 hour'
 )
