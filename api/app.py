@@ -12,6 +12,7 @@ from api.desk import Desk
 from api.draining import Draining
 from api.middleware import NamelessPaths, RequestIds
 from api.problems import answer_errors
+from api.resources.dashboard import ADDRESSES, DramatiqDashboard
 from api.routes import routes
 from api.uploads import form_handler
 from pipelines.bootstrap import Kit
@@ -30,6 +31,7 @@ def create_app(desk: Desk) -> App[Request, Response]:
     answer_errors(app)
     for path, resource, suffix in routes(desk):
         app.add_route(path, resource, suffix=suffix)
+    app.add_sink(DramatiqDashboard(desk).answer, ADDRESSES)
     return app
 
 

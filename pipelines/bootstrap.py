@@ -32,6 +32,7 @@ from tasks.database import Database, connect
 from tasks.details import Details
 from tasks.embedded import embedded_postgres
 from tasks.figures import FigureQueries
+from tasks.jobs import JobQueries
 from tasks.leases import Lease, Profile
 from tasks.ledger import Ledger
 from tasks.letters import LetterQueries
@@ -73,6 +74,7 @@ class Kit:
         self.letters = LetterQueries(self.database)
         self.replays = ReplayQueries(self.database)
         self.strays = StrayQueries(self.database)
+        self.jobs = JobQueries(self.database)
         self.details = Details(self.database)
         self.callbacks = CallbackQueries(self.database)
         self.callback_gate = Gate(allow_private=settings.callback_allow_private)

@@ -1,0 +1,1 @@
+"""Dramatiq's dashboard on Callboard: what it calls queues and jobs comes from RabbitMQ and the record."""
