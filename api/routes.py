@@ -34,19 +34,38 @@ class Route(NamedTuple):
 
 def routes(desk: Desk) -> list[Route]:
     """Every address of the API."""
-    health, tasks, task = Health(desk), Tasks(desk), OneTask(desk)
-    moves, bulk, record = Moves(desk), Bulk(desk), TaskRecord(desk)
-    knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
-    queues, stats, documentation = Queues(desk), Stats(desk), Documentation(desk)
-    schedules, webhooks, callbacks = ScheduledTasks(desk), Webhooks(desk), TaskCallbacks(desk)
-    dead_letters, replays = DeadLetters(desk), Replays(desk)
+    documentation = Documentation(desk)
     table = [
+        *_server(desk, documentation),
+        *_tasks(desk),
+        *_callbacks(desk),
+        *_knowledge(desk),
+        *_queues(desk),
+        *_schedules(desk),
+        *_dead_letters(desk),
+    ]
+    documentation.describe(table)
+    return table
+
+
+def _server(desk: Desk, documentation: Documentation) -> list[Route]:
+    """The server itself."""
+    health = Health(desk)
+    return [
         Route("/health", health),
         Route("/ready", health, "ready"),
         Route("/metrics", Metrics(desk)),
         Route("/openapi.json", documentation),
         Route("/docs", documentation, "page"),
         Route("/docs/{name}", documentation, "file"),
+    ]
+
+
+def _tasks(desk: Desk) -> list[Route]:
+    """Tasks, their record and their streams."""
+    tasks, task, record = Tasks(desk), OneTask(desk), TaskRecord(desk)
+    moves, bulk = Moves(desk), Bulk(desk)
+    return [
         Route(f"{PREFIX}/tasks", tasks),
         Route(f"{PREFIX}/tasks/batch", tasks, "batch"),
         Route(f"{PREFIX}/tasks/cancel", bulk, "cancel"),
@@ -69,34 +88,24 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/tasks/{{task_id}}/retry", moves, "retry"),
         Route(f"{PREFIX}/tasks/{{task_id}}/recover", moves, "recover"),
         Route(f"{PREFIX}/tasks/{{task_id}}/derivative", moves, "derivative"),
+    ]
+
+
+def _callbacks(desk: Desk) -> list[Route]:
+    """Who is told about the end of tasks."""
+    webhooks, callbacks = Webhooks(desk), TaskCallbacks(desk)
+    return [
         Route(f"{PREFIX}/tasks/{{task_id}}/callbacks", callbacks),
         Route(f"{PREFIX}/tasks/{{task_id}}/callbacks/{{delivery_id}}/redeliver", callbacks, "redeliver"),
         Route(f"{PREFIX}/webhooks", webhooks),
         Route(f"{PREFIX}/webhooks/{{webhook_id}}", webhooks, "one"),
-        Route(f"{PREFIX}/queues", queues),
-        Route(f"{PREFIX}/queues/{{name}}", queues, "one"),
-        Route(f"{PREFIX}/queues/{{name}}/stats", queues, "stats"),
-        Route(f"{PREFIX}/stats/workers", stats, "workers"),
-        Route(f"{PREFIX}/stats/queues", stats, "queues"),
-        Route(f"{PREFIX}/queues/{{name}}/pause", queues, "pause"),
-        Route(f"{PREFIX}/queues/{{name}}/resume", queues, "resume"),
-        Route(ADDRESS, schedules),
-        Route(f"{ADDRESS}/{{name}}", schedules, "one"),
-        Route(f"{ADDRESS}/{{name}}/pause", schedules, "pause"),
-        Route(f"{ADDRESS}/{{name}}/resume", schedules, "resume"),
-        Route(f"{ADDRESS}/{{name}}/run", schedules, "run"),
-        Route(f"{ADDRESS}/{{name}}/backfill", schedules, "backfill"),
-        Route(f"{ADDRESS}/{{name}}/runs", schedules, "runs"),
-        Route(f"{PREFIX}/stats/schedules", schedules, "stats"),
-        Route(f"{PREFIX}/dead-letters", dead_letters),
-        Route(f"{PREFIX}/dead-letters/clusters", dead_letters, "clusters"),
-        Route(f"{PREFIX}/dead-letters/replay", replays),
-        Route(f"{PREFIX}/dead-letters/replays", replays, "all"),
-        Route(f"{PREFIX}/dead-letters/replays/{{replay_id}}", replays, "one"),
-        Route(f"{PREFIX}/dead-letters/replays/{{replay_id}}/abort", replays, "abort"),
-        Route(f"{PREFIX}/dead-letters/replays/{{replay_id}}/resume", replays, "resume"),
-        Route(f"{PREFIX}/dead-letters/{{letter_id}}", dead_letters, "one"),
-        Route(f"{PREFIX}/dead-letters/{{letter_id}}/replay", dead_letters, "replay"),
+    ]
+
+
+def _knowledge(desk: Desk) -> list[Route]:
+    """Knowledge bases with their documents, and pipelines."""
+    knowledge_bases, documents, pipelines = KnowledgeBases(desk), Documents(desk), Pipelines(desk)
+    return [
         Route(f"{PREFIX}/knowledge-bases", knowledge_bases),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}", knowledge_bases, "one"),
         Route(f"{PREFIX}/knowledge-bases/{{kb_id}}/search", knowledge_bases, "search"),
@@ -106,5 +115,48 @@ def routes(desk: Desk) -> list[Route]:
         Route(f"{PREFIX}/pipelines", pipelines),
         Route(f"{PREFIX}/pipelines/{{name}}", pipelines, "one"),
     ]
-    documentation.describe(table)
-    return table
+
+
+def _queues(desk: Desk) -> list[Route]:
+    """Queues, and what is told of them and of processes."""
+    queues, stats = Queues(desk), Stats(desk)
+    return [
+        Route(f"{PREFIX}/queues", queues),
+        Route(f"{PREFIX}/queues/{{name}}", queues, "one"),
+        Route(f"{PREFIX}/queues/{{name}}/stats", queues, "stats"),
+        Route(f"{PREFIX}/stats/workers", stats, "workers"),
+        Route(f"{PREFIX}/stats/queues", stats, "queues"),
+        Route(f"{PREFIX}/queues/{{name}}/pause", queues, "pause"),
+        Route(f"{PREFIX}/queues/{{name}}/resume", queues, "resume"),
+    ]
+
+
+def _schedules(desk: Desk) -> list[Route]:
+    """Schedules."""
+    schedules = ScheduledTasks(desk)
+    return [
+        Route(ADDRESS, schedules),
+        Route(f"{ADDRESS}/{{name}}", schedules, "one"),
+        Route(f"{ADDRESS}/{{name}}/pause", schedules, "pause"),
+        Route(f"{ADDRESS}/{{name}}/resume", schedules, "resume"),
+        Route(f"{ADDRESS}/{{name}}/run", schedules, "run"),
+        Route(f"{ADDRESS}/{{name}}/backfill", schedules, "backfill"),
+        Route(f"{ADDRESS}/{{name}}/runs", schedules, "runs"),
+        Route(f"{PREFIX}/stats/schedules", schedules, "stats"),
+    ]
+
+
+def _dead_letters(desk: Desk) -> list[Route]:
+    """Dead letters, and the jobs that replay them."""
+    dead_letters, replays = DeadLetters(desk), Replays(desk)
+    return [
+        Route(f"{PREFIX}/dead-letters", dead_letters),
+        Route(f"{PREFIX}/dead-letters/clusters", dead_letters, "clusters"),
+        Route(f"{PREFIX}/dead-letters/replay", replays),
+        Route(f"{PREFIX}/dead-letters/replays", replays, "all"),
+        Route(f"{PREFIX}/dead-letters/replays/{{replay_id}}", replays, "one"),
+        Route(f"{PREFIX}/dead-letters/replays/{{replay_id}}/abort", replays, "abort"),
+        Route(f"{PREFIX}/dead-letters/replays/{{replay_id}}/resume", replays, "resume"),
+        Route(f"{PREFIX}/dead-letters/{{letter_id}}", dead_letters, "one"),
+        Route(f"{PREFIX}/dead-letters/{{letter_id}}/replay", dead_letters, "replay"),
+    ]

@@ -68,6 +68,12 @@ class Kit:
         self.ledger = Ledger(database_url).start()
         resources.callback(self.ledger.close)
         self.pulse = Pulse(self.ledger.vitals)
+        self._open_questions()
+        self._open_documents()
+        self._open_operators_desk()
+
+    def _open_questions(self) -> None:
+        """What can be asked of the record."""
         self.queries = Queries(self.database)
         self.queues = QueueQueries(self.database)
         self.figures = FigureQueries(self.database)
@@ -77,9 +83,12 @@ class Kit:
         self.jobs = JobQueries(self.database)
         self.details = Details(self.database)
         self.callbacks = CallbackQueries(self.database)
-        self.callback_gate = Gate(allow_private=settings.callback_allow_private)
-        self.workshop: Workshop = equip(settings, self.database)
-        models = Models(self.workshop.embedder, endpoint_of(settings))
+
+    def _open_documents(self) -> None:
+        """What submits tasks, and the documents that some of them are about."""
+        self.callback_gate = Gate(allow_private=self.settings.callback_allow_private)
+        self.workshop: Workshop = equip(self.settings, self.database)
+        models = Models(self.workshop.embedder, endpoint_of(self.settings))
         self.submission = Submission(
             self.catalogue,
             self.ledger,
@@ -91,13 +100,28 @@ class Kit:
             },
             callbacks=self.callback_gate,
         )
+        self.housekeeping = Housekeeping(
+            self.workshop.store, self.workshop.blobs, self.queries, document_processing.name
+        )
+        self.library = Library(
+            self.workshop.store,
+            self.workshop.sources,
+            self.submission,
+            self.workshop.embedder,
+            self.settings.embedder,
+            models,
+        )
+        self.reembedder = Reembedder(self.workshop.store, models, self.submission, self._is_unfinished)
+
+    def _open_operators_desk(self) -> None:
+        """What operators use, and what looks after runs."""
         self.payloads = Payloads(self.catalogue, self.submission)
         self.schedules = Schedules(
             self.ledger,
             ScheduleQueries(self.database),
             self.submission,
-            least_seconds=settings.schedule_min_seconds,
-            kept=DAY * settings.retention_days,
+            least_seconds=self.settings.schedule_min_seconds,
+            kept=DAY * self.settings.retention_days,
         )
         self.workbench = Workbench(self.letters, self.payloads)
         self.graphs = RunGraphs(self.catalogue, self.queries, self.details)
@@ -107,20 +131,8 @@ class Kit:
             self.ledger,
             self.queries,
             self.strays,
-            has_rabbitmq=bool(settings.broker_urls),
+            has_rabbitmq=bool(self.settings.broker_urls),
         )
-        self.housekeeping = Housekeeping(
-            self.workshop.store, self.workshop.blobs, self.queries, document_processing.name
-        )
-        self.library = Library(
-            self.workshop.store,
-            self.workshop.sources,
-            self.submission,
-            self.workshop.embedder,
-            settings.embedder,
-            models,
-        )
-        self.reembedder = Reembedder(self.workshop.store, models, self.submission, self._is_unfinished)
 
     def _is_unfinished(self, task_id: UUID) -> bool:
         task = self.queries.task(task_id)
