@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
@@ -13,14 +14,15 @@ from actors.context import running_here
 from actors.errors import ActorsError, NotFinished, TaskFailed
 from actors.kept import as_kept
 from actors.registry import makes_tasks
-from actors.requests import SYNONYMS, FilterRequest, TaskRequest, filter_of, order_of, prefixed
+from actors.requests import SYNONYMS, FilterRequest, TaskRequest, filter_of, in_utc, order_of, prefixed
 from actors.submission import Submission, Submittable, asked_for
 from tasks.errors import Conflict, DependencyMissing, InvalidField, NotFound, Unavailable
 from tasks.ids import parse_id
 from tasks.ports import Locks, Questions, Verbs
-from tasks.records import Event, Page, Task, TaskPage
+from tasks.records import Event, Page, Statistics, Task, TaskPage
 from tasks.states import COMPLETED, FINAL
 from tasks.values import NewTask
+from tasks.windows import Window
 
 T = TypeVar("T")
 TaskId = UUID | str
@@ -229,6 +231,16 @@ class Board:
     def count(self, **filters: Any) -> int:
         """How many tasks there are that fit ``filters`` (see `list_tasks`); exact up to 10,000."""
         return self.list_tasks(limit=1, **filters).total
+
+    def statistics(
+        self, since: datetime | None = None, until: datetime | None = None, *, user_id: str | None = None
+    ) -> Statistics:
+        """How many tasks were created in [since, until), how they ended and how long they took.
+
+        ``user_id`` is whose tasks count, None: everybody's.
+        """
+        window = Window(since=in_utc(since, "since"), until=in_utc(until, "until"), user=user_id)
+        return self._ask(lambda: self._queries.statistics(window))
 
     # --- the board itself ------------------------------------------------------------------------
 

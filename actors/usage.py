@@ -8,13 +8,14 @@ import atexit
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from actors.board import CREATED_BY, Board, TaskId, entered
 from actors.submission import Submittable
-from tasks.records import Task, TaskPage
+from tasks.records import Statistics, Task, TaskPage
 
 
 class _Default:
@@ -109,6 +110,13 @@ def list_tasks(**filters: Any) -> TaskPage:
 def count(**filters: Any) -> int:
     """How many tasks fit ``filters`` (see `Board.count`)."""
     return current_board().count(**filters)
+
+
+def statistics(
+    since: datetime | None = None, until: datetime | None = None, *, user_id: str | None = None
+) -> Statistics:
+    """How many tasks there were, how they ended and how long they took (see `Board.statistics`)."""
+    return current_board().statistics(since, until, user_id=user_id)
 
 
 def _close(board: Board, process: int) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 from uuid import UUID
 
-from tasks.records import Event, Page, Task, TaskFilter, TaskPage
+from tasks.records import Event, Page, Statistics, Task, TaskFilter, TaskPage
 from tasks.values import (
     Accepted,
     Advance,
@@ -22,6 +22,7 @@ from tasks.values import (
     TaskError,
     TaskType,
 )
+from tasks.windows import Window
 
 
 class Verbs(Protocol):
@@ -108,6 +109,9 @@ class Questions(Protocol):
 
     def tasks(self, wanted: TaskFilter, page: Page) -> TaskPage:
         """A page of tasks, newest first."""
+
+    def statistics(self, window: Window) -> Statistics:
+        """How many tasks there were in a window, how they ended, and how long they took."""
 
     def history(self, task_id: UUID) -> list[Event]:
         """Every event of a task, oldest first."""

@@ -9,10 +9,12 @@ from uuid import UUID
 from tasks import history
 from tasks.errors import InvalidField
 from tasks.ids import parse_id
+from tasks.memory import statistics
 from tasks.memory.store import Row, Store, as_json
-from tasks.records import Event, Page, Task, TaskFilter, TaskPage, milliseconds
+from tasks.records import Event, Page, Statistics, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import CANCELLED, COMPLETED, FAILED, QUEUED, WAITS
 from tasks.values import Claimed, Joining, NewTask, Reusable, RunState, StageState, TaskType
+from tasks.windows import Window
 
 
 class MemoryQueries:
@@ -49,6 +51,11 @@ class MemoryQueries:
             shown = rest[: page.limit]
             cursor = str(shown[-1].new.id) if len(rest) > page.limit else None
             return TaskPage([self._shown(row) for row in shown], len(found), True, cursor)
+
+    def statistics(self, window: Window) -> Statistics:
+        """How many tasks there were in a window, how they ended, and how long they took."""
+        with self._store.lock:
+            return statistics.read(self._store.rows.values(), window, self._store.clock.now())
 
     def _shown(self, row: Row) -> Task:
         """A task as readers get it."""

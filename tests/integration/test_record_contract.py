@@ -20,6 +20,7 @@ from tasks.queries import Queries
 from tasks.records import Page, Task, TaskFilter
 from tasks.states import is_legal
 from tasks.values import Advance, Claimed, Complete, NewTask, Once, RunProgress, TaskError
+from tasks.windows import Window
 from tests.support.waiting import eventually
 
 QUEUE, TYPE = "default", "work"
@@ -958,3 +959,25 @@ def test_what_does_not_exist_has_nothing(record: Record) -> None:
     assert record.queries.run(new_id()) is None
     assert record.queries.history(new_id()) == []
     assert record.queries.tasks_by_id([new_id()]) == []
+
+
+# --- statistics --------------------------------------------------------------------------------------
+
+
+def test_statistics_count_a_users_tasks_of_a_window(record: Record) -> None:
+    # Given three tasks of somebody, of which one completes and one fails, and one of somebody else
+    user, began = str(uuid4()), datetime.now(UTC) - timedelta(minutes=1)
+    record.complete(record.claimed(user_id=user))
+    record.fail(record.claimed(user_id=user))
+    record.submit(user_id=user)
+    record.submit(user_id="somebody else")
+    # When the last minute is asked about
+    found = record.queries.statistics(Window(since=began, user=user))
+    # Then they are counted, for all and by type and queue
+    whole = (found.total, found.completed, found.failed, found.cancelled, found.success_rate)
+    assert whole == (3, 1, 1, 0, 50.0)
+    assert found.p50 == found.p95 > 0
+    assert found.by_type[TYPE].total == found.by_queue[QUEUE].total == 3
+    assert sum(point.total for point in found.series.points) == 3
+    # and nothing is, where nothing was
+    assert record.queries.statistics(Window(until=began, user=user)).total == 0

@@ -253,6 +253,9 @@ def test_a_report_counts_the_tasks_of_whoever_asks_for_it(board: MemoryBoard) ->
     # Then each counts what its user may see.
     assert (hers["total"], hers["by_status"]["completed"], hers["by_status"]["failed"]) == (3, 1, 1)
     assert (all_of_them["report_type"], all_of_them["total"]) == ("daily", 5)
+    assert (hers["completed"], hers["failed"], hers["success_rate"]) == (1, 1, 50.0)
+    assert set(hers["by_type"]) == {"greet", "hopeless", "report_generation"}
+    assert set(hers["by_queue"]) == {"default", "mail"}
 
 
 def test_an_executor_is_known_by_its_module(board: MemoryBoard) -> None:
