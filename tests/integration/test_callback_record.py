@@ -252,8 +252,8 @@ def test_an_owner_has_a_bounded_number_of_webhooks(record: Record, monkeypatch: 
 def test_who_uses_neither_pays_for_no_look_at_tasks(record: Record) -> None:
     # Given tasks that have ended, and neither a webhook nor a callback_url
     ids = [record.completed() for _ in range(3)]
-    # Then the statement that would write deliveries looks at no row of theirs
-    sql = callbacks._OWE.replace("%(ids)s", "ARRAY['" + "','".join(map(str, ids)) + "']")
+    # Then the look whether anybody is to hear of it reads no row of theirs
+    sql = callbacks._IS_ANYBODY_TO_HEAR.replace("%s", "ARRAY['" + "','".join(map(str, ids)) + "']")
     plan = record.sql.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}").fetchone()
     assert plan is not None
     scans = list(_scans(plan[0][0]["Plan"]))
