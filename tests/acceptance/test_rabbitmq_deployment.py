@@ -1,19 +1,11 @@
 """Callboard on a real RabbitMQ and Postgres: documents complete whatever happens to a worker."""
 
-import pika
-
 from tests.support.deployment import Deployment
+from tests.support.processes import message_count
 from tests.support.servers import RabbitNode
 from tests.support.waiting import eventually
 
 DOCUMENTS = 100
-
-
-def ready(node: RabbitNode, queue: str) -> int:
-    """How many messages RabbitMQ itself counts in a queue."""
-    with pika.BlockingConnection(pika.URLParameters(node.url)) as connection:
-        count: int = connection.channel().queue_declare(queue, passive=True).method.message_count
-        return count
 
 
 def test_100_documents_complete_although_a_worker_is_killed_in_the_middle(
@@ -45,13 +37,13 @@ def test_100_documents_complete_although_a_worker_is_killed_in_the_middle(
     hits = http.get("/api/v1/knowledge-bases/many/search", params={"q": "station 42 rain", "limit": 1}).json()
     assert hits["hits"][0]["name"] == "report-42.md"
     # And what had travelled through RabbitMQ is gone from it
-    eventually(lambda: ready(rabbit_node, "documents") == 0)
+    eventually(lambda: message_count(rabbit_node.url, "documents") == 0)
 
 
 def test_every_queue_exists_with_its_dead_letters(on_rabbitmq: Deployment, rabbit_node: RabbitNode) -> None:
     for queue in ("default", "documents", "convert", "embed"):
-        assert ready(rabbit_node, queue) >= 0
-        assert ready(rabbit_node, f"{queue}.XQ") == 0
+        assert message_count(rabbit_node.url, queue) >= 0
+        assert message_count(rabbit_node.url, f"{queue}.XQ") == 0
 
 
 def test_tasks_travel_through_rabbitmq(on_rabbitmq: Deployment, rabbit_node: RabbitNode) -> None:
@@ -63,7 +55,7 @@ def test_tasks_travel_through_rabbitmq(on_rabbitmq: Deployment, rabbit_node: Rab
         for _ in range(80)
     ]
     # Then those that wait are seen in RabbitMQ's own count
-    eventually(lambda: ready(rabbit_node, "default") > 0)
+    eventually(lambda: message_count(rabbit_node.url, "default") > 0)
     for task_id in ids:
         on_rabbitmq.http.post(f"/api/v1/tasks/{task_id}/cancel").raise_for_status()
     for task_id in ids:

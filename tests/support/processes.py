@@ -367,6 +367,12 @@ def channel_to(broker_url: str) -> Iterator[Any]:
         connection.close()
 
 
+def message_count(broker_url: str, queue: str) -> int:
+    """How many messages RabbitMQ itself counts in a queue."""
+    with channel_to(broker_url) as channel:
+        return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+
 def payload_of(value: msgspec.Struct) -> Any:
     """A payload as it comes out of a request: JSON's builtins."""
     return msgspec.to_builtins(value)
