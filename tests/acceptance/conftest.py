@@ -9,6 +9,7 @@ from falcon.testing import TestClient
 from pipelines.bootstrap import Kit, open_kit
 from tasks.settings import Settings
 from tests.support.api import api_on
+from tests.support.callbacks import CALLBACK_SECRET
 from tests.support.databases import fresh_database
 from tests.support.deployment import Deployment, deployment
 from tests.support.servers import RabbitNode
@@ -25,11 +26,13 @@ def file_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def embedded(file_root: Path) -> Iterator[Deployment]:
-    """Callboard as it comes, but that it may fetch from this machine: its own Postgres, no RabbitMQ."""
+    """Callboard as it comes (its own Postgres, no RabbitMQ), but that it may fetch from and call this machine."""
     environ = {
         "CALLBOARD_FILE_ROOTS": str(file_root),
         "CALLBOARD_ACTORS": SPEC_ACTORS,
         "CALLBOARD_FETCH_ALLOW_PRIVATE": "1",
+        "CALLBOARD_CALLBACK_ALLOW_PRIVATE": "1",
+        "CALLBOARD_CALLBACK_SECRET": CALLBACK_SECRET,
     }
     with deployment(environ) as running:
         yield running

@@ -20,6 +20,8 @@ OOPS = TaskError("actor_error", "RuntimeError: oops", "Traceback …")
 
 
 SECRET = "s" * 20
+#: Signs the callbacks of whole Callboards.
+CALLBACK_SECRET = "the-secret-of-the-acceptance-tests"
 
 
 class Record:
