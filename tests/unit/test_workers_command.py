@@ -16,7 +16,11 @@ WHEN = "2026-01-02T03:04:05Z"
 FIGURES = ("queued", "running", "scheduled", "retrying", "blocked", "dead", "size")
 QUEUE = {
     **dict.fromkeys((*FIGURES, "completed", "failed"), 1),
-    "capacity": None, "concurrency": 5, "paused": False, "oldest_age_s": 2.5, "throughput": 0.5,
+    "capacity": None,
+    "concurrency": 5,
+    "paused": False,
+    "oldest_age_s": 2.5,
+    "throughput": 0.5,
     "wait_ms": {"p50": 1.0, "p95": 2.0},
     "run_ms": {"p50": None, "p95": None},
 }
