@@ -100,7 +100,7 @@ WHERE s.status IN ('completed', 'failed', 'cancelled') AND (g.events IS NULL OR 
 ON CONFLICT DO NOTHING RETURNING id"""
 
 # A loose index scan over the hosts: a thousand deliveries to one that hangs cost the others nothing. It stops
-# as soon as there are enough.
+# as soon as there are enough. A URL that is written in an unusual way has the host "", which comes first.
 _TAKE = f"""
 WITH RECURSIVE hosts(host, nth) AS (
     SELECT %(after)s::text, 0
@@ -114,7 +114,7 @@ WITH RECURSIVE hosts(host, nth) AS (
         WHERE d.host = hosts.host AND d.status = 'pending' AND d.due_at <= now() ORDER BY d.due_at
         LIMIT greatest(%(per_host)s - coalesce((%(busy)s::jsonb->>hosts.host)::integer, 0), 0)
         FOR NO KEY UPDATE SKIP LOCKED) AS one
-    WHERE hosts.nth > 0 LIMIT %(limit)s
+    WHERE hosts.nth > 0 OR hosts.host = '' LIMIT %(limit)s
 ), taken AS (
     UPDATE deliveries d SET claim = gen_random_uuid(), due_at = now() + make_interval(secs => %(lease)s)
     FROM due WHERE d.id = due.id

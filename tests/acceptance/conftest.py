@@ -26,7 +26,7 @@ def file_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def embedded(file_root: Path) -> Iterator[Deployment]:
-    """Callboard as it comes (its own Postgres, no RabbitMQ), but that it may fetch from and call this machine."""
+    """Callboard as it comes, with its own Postgres, but that it may fetch from and call this machine."""
     environ = {
         "CALLBOARD_FILE_ROOTS": str(file_root),
         "CALLBOARD_ACTORS": SPEC_ACTORS,

@@ -191,6 +191,11 @@ def test_hosts_take_turns_and_a_busy_one_holds_up_no_other(record: Record) -> No
     assert (taken.due[0].host, taken.after) == ("b.example:81", "b.example:81")
 
 
+def test_a_url_may_be_written_in_an_unusual_way(record: Record) -> None:
+    record.completed(callback_url="HTTP://a.example/")
+    assert [one.host for one in record.take(per_host=2)] == [""]
+
+
 def test_a_redelivery_is_the_same_delivery_with_a_new_budget(record: Record) -> None:
     task_id = record.completed(callback_url=URL)
     (due,) = record.take()
