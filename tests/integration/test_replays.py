@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
 from actors.replays import BATCH
 from tasks.ids import new_id
+from tasks.ledger.dead_letters import Edit
 from tasks.ledger.replays import Planned
 from tasks.letter_records import LetterFilter
 from tasks.values import Advance, NewTask
@@ -195,6 +197,34 @@ def test_a_patch_is_given_to_each_task_that_it_fits(bench: Bench) -> None:
     assert letter.resolved_by == f"replay:{replay_id}"
     assert bench.letters.detail(letter, None).replay_id == replay_id
     assert one == letter.task_id
+
+
+def test_another_payload_brings_its_limit_unless_nobody_knows_it(bench: Bench) -> None:
+    limits = "SELECT concurrency, concurrency_key FROM task_state WHERE id = %s"
+    for edit, limit in (
+        (Edit({}, 2, "lane left"), (2, "lane left")),
+        (Edit(None), (None, None)),
+        (Edit([], keeps_limit=True), (1, "lane")),
+    ):
+        (task_id,) = bench.failed(1, concurrency=1, concurrency_key="lane")
+        (letter,) = bench.letters.candidates(LetterFilter(), after=None, limit=9, payloads=False)
+        assert bench.ledger.replay(letter.dead_letter, edit).result(10) == "replayed"
+        assert bench.sql.execute(limits, (task_id,)).fetchone() == limit
+        (claim,) = bench.fetch()
+        assert msgspec.json.decode(claim.payload) == edit.payload
+        bench.complete(claim)
+
+
+def test_letters_without_a_fingerprint_get_theirs_later(bench: Bench) -> None:
+    bench.failed(3)
+    marks = "SELECT fingerprint, count(*) FROM dead_letters GROUP BY 1"
+    ((fingerprint, number),) = bench.sql.execute(marks).fetchall()
+    assert (len(fingerprint), number) == (16, 3)
+    # Given letters of an earlier version
+    bench.sql.execute("UPDATE dead_letters SET fingerprint = NULL")
+    assert bench.ledger.mark_letters().result(10) == 3
+    assert bench.ledger.mark_letters().result(10) == 0
+    assert bench.sql.execute(marks).fetchall() == [(fingerprint, 3)]
 
 
 def test_how_a_replayed_round_ended_is_known_when_the_task_has_gone_on(bench: Bench) -> None:

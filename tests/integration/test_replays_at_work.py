@@ -88,26 +88,3 @@ def test_a_stage_is_replayed_with_another_payload_and_its_run_completes(board: I
     assert letter.task_id is not None
     eventually(lambda: f"fragile-0 {broken}" in board.traces(), 20)
     assert board.task(letter.task_id).payload == 0
-
-
-def test_another_payload_leads_to_another_limit(board: Installation) -> None:
-    # Given two tasks of different lanes that failed
-    board.start_worker()
-    flag = board.raise_flag("lanes")
-    orders = [order("moody_in_lane", {"key": "lanes", "lane": lane}) for lane in ("left", "right")]
-    ids = board.submit_all(orders)
-    board.all_finished(ids)
-    flag.unlink()
-    # When both are replayed into one lane, then they count as two of it
-    wanted = LetterFilter(task_type="moody_in_lane")
-    assert ended(board, open_replay(board, wanted, payload_patch={"lane": "middle"})).outcomes
-    keys = board.rows("SELECT concurrency, concurrency_key FROM task_state WHERE id = ANY(%s)", ids)
-    assert keys == [(2, 'moody_in_lane "middle"')] * 2
-
-
-def test_letters_of_earlier_versions_get_their_fingerprint_from_the_clock(board: Installation) -> None:
-    board.start_worker()
-    board.finished(board.submit("hopeless", {"key": "old"}), 20)
-    before = letters(board, task_type="hopeless")[0]
-    board.rows("UPDATE dead_letters SET fingerprint = NULL WHERE id = %s RETURNING id", before.dead_letter_id)
-    eventually(lambda: letters(board, task_type="hopeless")[0] == before)

@@ -510,13 +510,6 @@ def alone_in_lane(payload: Lane) -> None:
     in_lane(payload)
 
 
-@actor(max_retries=0, concurrency=2, concurrency_key="payload.lane")
-def moody_in_lane(payload: Lane) -> None:
-    """Fail as long as the flag of its key is up."""
-    if (folder() / payload.key).exists():
-        raise RuntimeError("not now")
-
-
 @actor(isolated=True)
 def guarded_alone(payload: Guarded) -> int:
     """As `guarded`, in a process of its own."""
