@@ -101,7 +101,8 @@ SELECT s.id, s.id, t.task_type, {payload}, s.ready_at, t.created_at, s.failures,
     jsonb_build_object('status', s.status, 'priority', t.priority, 'attempt', s.attempt)
 FROM task_state s JOIN tasks t USING (id)"""
 _LETTER = """
-SELECT d.id, d.task_id, d.task_type, {payload}, d.failed_at, coalesce(t.created_at, d.failed_at), d.attempt,
+SELECT d.id, d.task_id, d.task_type, {payload}, d.failed_at, coalesce(t.created_at, d.failed_at),
+    greatest(d.attempt - 1, 0),
     jsonb_build_object('attempt', d.attempt, 'error', d.code || ': ' || d.message, 'traceback', d.traceback)
 FROM dead_letters d LEFT JOIN tasks t ON t.id = d.task_id"""
 _SHORT, _WHOLE = "to_jsonb(left(t.payload::text, %(shown)s))", "t.payload"

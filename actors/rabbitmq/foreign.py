@@ -71,8 +71,9 @@ def call_in(body: bytes) -> "Message[Any] | None":
 
 def kept(queue: str, properties: Any, body: bytes) -> Keep:
     """What is put on record of a message in ``<queue>.XQ``."""
-    for name in DELIVERY_HEADERS:
-        (properties.headers or {}).pop(name, None)
+    headers = properties.headers or {}
+    # None rather than empty: the digest must not tell a first delivery from a later one.
+    properties.headers = {key: headers[key] for key in headers if key not in DELIVERY_HEADERS} or None
     frame = _encoded(properties)
     message = call_in(body)
     return Keep(

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -29,20 +30,22 @@ from actors.rabbitmq.topology import (
 from actors.rabbitmq.walk import Walk
 from tasks.errors import CallboardError
 from tasks.ledger import Ledger
-from tasks.ledger.strays import BATCH
+from tasks.ledger.strays import BATCH, Keep
 from tasks.ports import Locks
 from tasks.strays import Shelf, StrayQueries
 
 log = logging.getLogger("callboard.janitor")
 
 LOOK_SECONDS = 1.0
-#: After a failure, after a walk through more than one walk can see, and where there is no such queue.
+#: After a failure; and after a walk through more than one walk can see, or where RabbitMQ refuses.
 PAUSE_SECONDS, LONG_PAUSE_SECONDS = 2.0, 60.0
 EXPIRE_SECONDS = 60.0
 VERB_SECONDS = 30.0
 COPY_SECONDS = DEAD_MESSAGE_TTL_MS / 1_000
 #: So many messages go back to their queue in one step.
 MOST_RETURNED = 100
+#: A walk that took long is not begun again before so many times as long: others have work to do here.
+REST = 4.0
 REFUSALS = (
     pika.exceptions.AMQPChannelError,
     pika.exceptions.UnroutableError,
@@ -71,6 +74,7 @@ class Janitor:
         self._locks = locks
         self._keep_seconds = keep_seconds
         self._connection: Any = None
+        self._promised: list[Future[None]] = []
         self._surplus: dict[str, Surplus] = {}
         self._not_before: dict[str, float] = {}
         self._expired_at = time.monotonic()
@@ -98,6 +102,9 @@ class Janitor:
           ConnectionClosed, AMQPError, OSError: RabbitMQ is away.
           Unavailable: Postgres is.
         """
+        self._promised = [one for one in self._promised if not one.done()]
+        if self._promised:  # a message that may be on record or not would be recorded twice
+            return
         if self._connection is None or not self._connection.is_open:
             self._connection = connect(self._urls)
         self._connection.process_data_events(0)
@@ -107,11 +114,10 @@ class Janitor:
         counts = message_counts(self._connection, [xq_name(queue) for queue in queues])
         shelves = self._queries.shelves(COPY_SECONDS)
         for queue in queues:
-            count, shelf = counts.get(xq_name(queue)), shelves.get(queue)
-            if count is None:  # asking again every second would fill RabbitMQ's log
-                self._not_before[queue] = now + LONG_PAUSE_SECONDS
+            shelf = shelves.get(queue)
             if shelf is not None:
-                self._look(shelf, count, is_quiet=shelf == before[queue] and not shelf.sending)
+                is_quiet = shelf == before[queue] and not shelf.sending
+                self._try(shelf, counts.get(xq_name(queue)), is_quiet=is_quiet)
         self._expire(now)
 
     def close(self) -> None:
@@ -123,9 +129,18 @@ class Janitor:
         except CONNECTION_ERRORS:
             log.debug("the janitor's connection was closed already")
 
-    def _look(self, shelf: Shelf, count: int | None, *, is_quiet: bool) -> None:
+    def _try(self, shelf: Shelf, count: int | None, *, is_quiet: bool) -> None:
+        try:
+            if count is None:  # asking for what is not there would fill RabbitMQ's log
+                self._declare(shelf.queue)
+            self._look(shelf, count or 0, is_quiet=is_quiet)
+        except REFUSALS as error:  # of this queue: the others need not wait for it
+            log.warning("RabbitMQ refuses the janitor of %s, it tries again: %s", shelf.queue, error)
+            self._not_before[shelf.queue] = time.monotonic() + LONG_PAUSE_SECONDS
+
+    def _look(self, shelf: Shelf, count: int, *, is_quiet: bool) -> None:
         surplus = self._surplus.setdefault(shelf.queue, Surplus())
-        is_more = count is not None and surplus.is_there(count, shelf.copies, is_quiet=is_quiet)
+        is_more = surplus.is_there(count, shelf.copies, is_quiet=is_quiet)
         if not (is_more or shelf.resolved or shelf.owed):
             return
         hold = self._locks.try_hold(f"callboard janitor {shelf.queue}")
@@ -133,22 +148,17 @@ class Janitor:
             return
         try:
             if is_more or shelf.resolved:
-                self._clear(shelf.queue, is_there=count is not None, looking_for_more=is_more)
+                self._clear(shelf.queue, looking_for_more=is_more)
             if shelf.owed:
                 self._give_back(shelf.queue)
-        except REFUSALS as error:  # of this queue: the others need not wait for it
-            log.warning("RabbitMQ refuses the janitor of %s, it tries again: %s", shelf.queue, error)
-            self._not_before[shelf.queue] = time.monotonic() + LONG_PAUSE_SECONDS
         finally:
             hold.release()
 
-    def _clear(self, queue: str, *, is_there: bool, looking_for_more: bool) -> None:
+    def _clear(self, queue: str, *, looking_for_more: bool) -> None:
         """Walk through the dead letters of a queue, and note what is not there any more."""
+        began = time.monotonic()
         expected, due = self._queries.copies(queue, COPY_SECONDS), self._queries.to_remove(queue)
-        if not is_there:
-            self._note(due)
-            return
-        walk = Walk(queue, self._queries, self._ledger.keep_foreign, due)
+        walk = Walk(queue, self._queries, self._keep, due)
         channel = self._connection.channel()
         try:
             found = walk.through(channel, xq_name(queue), looking_for_more=looking_for_more)
@@ -156,10 +166,17 @@ class Janitor:
             if channel.is_open:
                 channel.close()
         self._note(found.gone)
+        now = time.monotonic()
+        self._not_before[queue] = now + REST * (now - began)
         if found.is_whole:
             self._surplus[queue].walked(found.unrecorded - len(expected - found.seen - found.gone))
         elif looking_for_more:
-            self._not_before[queue] = time.monotonic() + LONG_PAUSE_SECONDS
+            self._not_before[queue] = now + LONG_PAUSE_SECONDS
+
+    def _keep(self, message: Keep) -> "Future[None]":
+        promised = self._ledger.keep_foreign(message)
+        self._promised.append(promised)
+        return promised
 
     def _note(self, gone: Iterable[UUID]) -> None:
         letters = iter(sorted(gone))
@@ -168,10 +185,9 @@ class Janitor:
 
     def _give_back(self, queue: str) -> None:
         """Publish foreign messages to their queue again, confirmed one by one, as operators wish."""
+        self._declare(queue)
         channel = self._connection.channel()
         try:
-            for name, arguments in declarations(queue, self._queue_type):
-                channel.queue_declare(name, durable=True, arguments=arguments)
             channel.confirm_delivery()
             for message in self._queries.owed(queue, MOST_RETURNED):
                 channel.basic_publish("", queue, message.body, properties_of(message), mandatory=True)
@@ -179,6 +195,12 @@ class Janitor:
         finally:
             if channel.is_open:
                 channel.close()
+
+    def _declare(self, queue: str) -> None:
+        channel = self._connection.channel()
+        for name, arguments in declarations(queue, self._queue_type):
+            channel.queue_declare(name, durable=True, arguments=arguments)
+        channel.close()
 
     def _expire(self, now: float) -> None:
         if now - self._expired_at > EXPIRE_SECONDS:

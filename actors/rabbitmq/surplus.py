@@ -3,6 +3,8 @@
 import time
 
 PATIENCE_SECONDS = 10.0
+#: One that goes while another comes changes no count: so often a queue is looked into without a reason.
+ANYWAY_SECONDS = 600.0
 
 
 class Surplus:
@@ -14,7 +16,7 @@ class Surplus:
 
     def __init__(self) -> None:
         self._lowest: int | None = None
-        self._quiet_at = time.monotonic()
+        self._quiet_at = self._walked_at = time.monotonic()
 
     def is_there(self, counted: int, expected: int, *, is_quiet: bool) -> bool:
         """Whether the queue holds more than the record explains.
@@ -29,8 +31,8 @@ class Surplus:
             return False
         difference = counted - expected
         if counted == 0:
-            self._lowest = difference
-        if self._lowest is None:  # nobody has looked into it yet
+            self.walked(difference)
+        if self._lowest is None or now - self._walked_at > ANYWAY_SECONDS:
             return True
         if difference <= self._lowest:
             self._lowest = difference
@@ -40,3 +42,4 @@ class Surplus:
     def walked(self, difference: int) -> None:
         """The whole queue was seen: the counts differ by so much when all is as it should be."""
         self._lowest = difference
+        self._walked_at = time.monotonic()

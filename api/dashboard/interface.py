@@ -31,10 +31,10 @@ LONGEST_TITLE = 300
 
 
 class ShownJob(Job):  # type: ignore[misc]
-    """A job whose title in a list is not longer than people read."""
+    """A job whose title in a list is not longer than people read. There its payload is a text already."""
 
     def __str__(self) -> str:
-        title = str(self.message)
+        title = f"{self.message.actor_name}({', '.join(map(str, self.message.args))})"
         return title if len(title) <= LONGEST_TITLE else f"{title[:LONGEST_TITLE]}…"
 
 

@@ -4,7 +4,10 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import wait
+from contextlib import suppress
+from random import Random
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pika
@@ -13,7 +16,7 @@ import pytest
 from dramatiq import Message
 from playhouse.pool import PooledPostgresqlDatabase
 
-from actors.rabbitmq import topology
+from actors.rabbitmq import janitor, topology
 from actors.rabbitmq.foreign import kept
 from actors.rabbitmq.janitor import Janitor
 from actors.rabbitmq.messages import letter_for
@@ -29,6 +32,28 @@ from tests.support.servers import RabbitNode
 
 OOPS = TaskError("actor_error", "RuntimeError: oops", "Traceback …", "RuntimeError")
 A_WEEK = 7 * 86_400.0
+
+
+class Dying:
+    """A ledger whose process dies at one of the first verbs."""
+
+    def __init__(self, ledger: Ledger, chance: Random) -> None:
+        self._ledger = ledger
+        self._left = chance.randint(0, 3)
+        self._after_commit = chance.random() < 0.5
+
+    def __getattr__(self, name: str) -> Any:
+        def verb(*given: Any) -> Any:
+            self._left -= 1
+            if self._left < 0 and not self._after_commit:
+                raise OSError("it was killed")
+            answer = getattr(self._ledger, name)(*given)
+            if self._left < 0:
+                answer.result(10)
+                raise OSError("it was killed")
+            return answer
+
+        return verb
 
 
 class House:
@@ -51,6 +76,8 @@ class House:
             self.channel.queue_declare(name, durable=True, arguments=arguments)
         self.sql.execute("INSERT INTO queues (name) VALUES (%s)", (self.queue,))
         self.janitor = self.new_janitor()
+        self.sent: list[UUID] = []
+        self.lost: set[UUID] = set()
 
     def new_janitor(self, locks: PostgresLocks | None = None) -> Janitor:
         urls = topology.parameters([self.node.url])
@@ -88,11 +115,39 @@ class House:
         ).fetchall()
         for letter, task_id in rows:
             self.send_copy(letter, task_id)
+            self.sent.append(letter)
         if noted:
             self.sql.execute(
                 "UPDATE dead_letters SET copied_at = now() WHERE id = ANY(%s)", ([row[0] for row in rows],)
             )
         return [row[0] for row in rows]
+
+    def open_letters(self) -> list[UUID]:
+        sql = (
+            "SELECT id FROM dead_letters WHERE queue_name = %s AND task_id IS NOT NULL AND resolution IS NULL"
+        )
+        return [row[0] for row in self.sql.execute(sql, (self.queue,))]
+
+    def lose_a_copy(self) -> None:
+        """Take the first message away, if it is a copy."""
+        method, properties, _ = self.channel.basic_get(self.dead)
+        if method is None:
+            return
+        letter = (properties.headers or {}).get("dead_letter")
+        if letter is None:
+            self.channel.basic_nack(method.delivery_tag, requeue=True)
+        else:
+            self.channel.basic_ack(method.delivery_tag)
+            self.lost.add(UUID(letter))
+
+    def die_in_a_walk(self, chance: Random) -> None:
+        """Let another janitor look that dies at one of its first writes, before or after its commit."""
+        dying = self.new_janitor()
+        dying._ledger = cast(Ledger, Dying(self.ledger, chance))
+        with suppress(OSError):
+            dying.step()
+        dying.close()
+        wait(dying._promised, 10)
 
     def send_copy(self, letter: UUID, task_id: UUID) -> None:
         dead = DeadLetter(letter, task_id, "work", self.queue, 1, "actor_error", "oops", None, 1)
@@ -138,6 +193,11 @@ class House:
             if method is None:
                 return found
             found.append((properties, body))
+
+
+@pytest.fixture(autouse=True)
+def without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(janitor, "REST", 0.0)
 
 
 @pytest.fixture(params=["classic", "quorum"])
@@ -259,11 +319,20 @@ def test_one_janitor_at_a_time_works_at_a_queue(house: House) -> None:
 def test_a_queue_of_dead_letters_that_is_not_there_does_not_stop_the_others(house: House) -> None:
     house.fail(1)
     (letter,) = house.send_copies()
+    # Given a queue that is nowhere
     absent = f"absent-{uuid4().hex[:8]}"
     house.sql.execute("INSERT INTO queues (name) VALUES (%s)", (absent,))
     house.ledger.discard(letter).result(10)
+    # and one that RabbitMQ refuses, because somebody made it in another way
+    refused = f"refused-{uuid4().hex[:8]}"
+    house.channel.queue_declare(refused, durable=False)
+    house.sql.execute("INSERT INTO queues (name) VALUES (%s)", (refused,))
+    house.janitor.step()
     house.janitor.step()
     assert house.copies() == []
+    for name in (absent, refused):
+        house.channel.queue_delete(name)
+        house.channel.queue_delete(f"{name}.XQ")
 
 
 @pytest.mark.parametrize("queue_type", ["classic"])
@@ -291,6 +360,46 @@ def measure(house: House, count: int) -> float:
     assert house.copies() == letters[::10]
     assert house.to_remove() == 0
     return seconds
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_whatever_happens_in_the_end_the_open_copies_are_there_and_nothing_else(
+    house: House, number: int
+) -> None:
+    # Given a hundred things that happen, among them janitors that die in the middle
+    chance = Random(number)
+    strange = 0
+    for _ in range(100):
+        open_ones = house.open_letters()
+        match chance.choice(["fail", "copy", "resolve", "delete", "throw", "step", "step", "die", "lose"]):
+            case "fail":
+                house.fail(chance.randint(1, 3))
+            case "copy":
+                house.send_copies()
+            case "resolve" if open_ones:
+                house.ledger.discard(chance.choice(open_ones)).result(10)
+            case "delete" if open_ones:
+                house.ledger.delete(house.column(chance.choice(open_ones), "task_id")).result(10)
+            case "throw":
+                strange += 1
+                house.throw_in(chance.choice([b"alike", b"other"]))
+            case "step":
+                house.janitor.step()
+            case "die":
+                house.die_in_a_walk(chance)
+            case "lose":  # a copy that another tool takes
+                house.lose_a_copy()
+    # When nothing happens any more
+    house.send_copies()
+    house.janitor.close()
+    house.janitor = house.new_janitor()
+    house.janitor.step()
+    # Then there are the copies of open letters that nobody took, in their order, and the record agrees
+    open_ones = set(house.open_letters()) - house.lost
+    assert house.copies() == [letter for letter in house.sent if letter in open_ones]
+    assert house.to_remove() == 0
+    # and every message of others is on record, once
+    assert len(house.foreign()) == strange
 
 
 # --- messages that are not ours ------------------------------------------------------------------

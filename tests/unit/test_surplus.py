@@ -28,6 +28,15 @@ def test_what_is_counted_while_copies_come_and_go_is_used_only_if_that_never_end
     assert counts.is_there(4, 3, is_quiet=False)
 
 
+def test_now_and_then_a_queue_is_looked_into_without_a_reason() -> None:
+    counts = Surplus()
+    counts.walked(0)
+    counts._walked_at -= 2 * surplus.ANYWAY_SECONDS
+    assert not counts.is_there(0, 0, is_quiet=True)
+    counts._walked_at -= 2 * surplus.ANYWAY_SECONDS
+    assert counts.is_there(3, 3, is_quiet=True)
+
+
 class Queue(RuleBasedStateMachine):
     """Copies that come, are lost and are resolved, and messages of others: none of those is overlooked."""
 
