@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 from falcon.testing import Result, TestClient
@@ -15,10 +16,14 @@ from falcon.testing import Result, TestClient
 from actors.submission import Order
 from api import caller
 from api.caller import Caller
-from pipelines.bootstrap import Kit
+from pipelines.bootstrap import Kit, open_kit
 from tasks.ids import new_id
+from tasks.settings import Settings
 from tasks.values import NewTask, TaskError
 from tests.support.api import api_on
+from tests.support.processes import channel_to
+from tests.support.servers import RabbitNode, free_port
+from tests.support.waiting import eventually
 
 OOPS = TaskError("actor_error", "RuntimeError: oops <b>bold</b>", "Traceback …", "RuntimeError")
 ROW = re.compile(r'<a href="/dramatiq/queues/([^"/]+)">.*?</a>(.*?)</tr>', re.DOTALL)
@@ -320,3 +325,69 @@ def test_other_methods_and_other_addresses_are_not_the_dashboards(page: Page) ->
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
     assert page.client.simulate_get("/dramatiqs").status_code == 404
     assert page.client.simulate_post(f"/dramatiq/{new_id()}").status_code == 403
+
+
+# --- on RabbitMQ ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_rabbitmq(settings: Settings, rabbit_node: RabbitNode) -> Iterator[Page]:
+    """The pages of an API process that knows a RabbitMQ; nobody else is at work."""
+    kit = open_kit(msgspec.structs.replace(settings, broker_urls=(rabbit_node.url,)))
+    try:
+        with api_on(kit) as client:
+            yield Page(client, kit)
+    finally:
+        kit.close()
+
+
+def test_the_counts_of_queues_and_dead_letters_are_rabbitmqs_own(
+    on_rabbitmq: Page, rabbit_node: RabbitNode
+) -> None:
+    # Given messages that the record knows nothing of, in a queue that it knows
+    queue = f"queue-{new_id().hex[-8:]}"
+    on_rabbitmq.submit(queue_name=queue)
+    with channel_to(rabbit_node.url) as channel:
+        assert on_rabbitmq.counts()[queue] == ("0", "0", "0")
+        for name, count in ((queue, 3), (f"{queue}.XQ", 2)):
+            channel.queue_declare(name)
+            for _ in range(count):
+                channel.basic_publish("", name, b"")
+        eventually(lambda: on_rabbitmq.counts()[queue] == ("3", "0", "2"))
+        # and the tab lists what was published, and no more
+        assert "There are no jobs in this queue" in on_rabbitmq.get(f"/queues/{queue}").text
+        for name in (queue, f"{queue}.XQ"):
+            channel.queue_delete(name)
+
+
+def test_a_requeued_copy_does_not_count_though_the_janitor_has_not_come_yet(
+    on_rabbitmq: Page, rabbit_node: RabbitNode
+) -> None:
+    task_id, letter = on_rabbitmq.fail()
+    with channel_to(rabbit_node.url) as channel:
+        for name in ("default", "default.XQ"):
+            channel.queue_delete(name)
+            channel.queue_declare(name)
+        channel.basic_publish("", "default.XQ", b"")
+        eventually(lambda: on_rabbitmq.counts()["default"] == ("0", "0", "1"))
+        with psycopg.connect(on_rabbitmq.kit.database_url) as connection:
+            connection.execute("UPDATE dead_letters SET copied_at = now()")
+        assert str(letter) in on_rabbitmq.get("/queues/default/failed").text
+        assert on_rabbitmq.press("requeue-message", "default.XQ", letter).status_code == 302
+        assert on_rabbitmq.counts()["default"] == ("0", "0", "0")
+        assert on_rabbitmq.status(task_id) == "queued"
+        for name in ("default", "default.XQ"):
+            channel.queue_delete(name)
+
+
+def test_the_pages_work_while_rabbitmq_is_away(settings: Settings) -> None:
+    away = f"amqp://guest:secret@127.0.0.1:{free_port()}/%2F"
+    kit = open_kit(msgspec.structs.replace(settings, broker_urls=(away,)))
+    try:
+        with api_on(kit) as client:
+            page = Page(client, kit)
+            page.fail()
+            page.submit()
+            assert page.counts()["default"] == ("1", "0", "1")
+    finally:
+        kit.close()
