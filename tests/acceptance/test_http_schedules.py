@@ -1,11 +1,17 @@
 """Scheduled tasks over HTTP: what may be asked for, and what is answered."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 from falcon.testing import Result, TestClient
+
+from pipelines.bootstrap import open_kit
+from tasks.settings import Settings
+from tests.support.api import api_on
+from tests.support.databases import fresh_database
 
 SCHEDULES, TASKS = "/api/v1/scheduled-tasks", "/api/v1/tasks"
 FIELDS = (
@@ -222,6 +228,16 @@ def test_what_was_fired_too_long_ago_to_know_is_not_filled_up(client: TestClient
         assert answer.status_code == status, answer.text
 
 
+@pytest.fixture(scope="module")
+def shared_client(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The API on a record that what is refused leaves empty."""
+    with fresh_database(postgres_url) as url:
+        kit = open_kit(Settings(database_url=url, data_dir=tmp_path_factory.mktemp("data"), port=0))
+        with api_on(kit) as client:
+            yield client
+        kit.close()
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -260,7 +276,8 @@ def test_what_was_fired_too_long_ago_to_know_is_not_filled_up(client: TestClient
         ("colour", "red"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(client: TestClient, field: str, value: object) -> None:
+def test_what_makes_no_sense_is_refused_by_name(shared_client: TestClient, field: str, value: object) -> None:
+    client = shared_client
     answer = make(client, **{**HOURLY, field: value})
 
     assert (answer.status_code, answer.json["code"]) == (422, "invalid_field")
@@ -271,6 +288,7 @@ def test_what_makes_no_sense_is_refused_by_name(client: TestClient, field: str, 
         answer = client.simulate_put(f"{SCHEDULES}/hourly_report", json={field: value})
         assert answer.status_code == 422
         assert answer.json["errors"][0]["field"].startswith(field)
+        client.simulate_delete(f"{SCHEDULES}/hourly_report")
 
 
 def test_a_type_that_nobody_has_declared_is_refused(client: TestClient) -> None:

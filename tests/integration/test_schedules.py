@@ -139,7 +139,8 @@ def test_no_more_than_a_thousand_are_made_up_for(office: Office) -> None:
     office.create(cron_expr="* * * * *", misfire="all")
     office.fell_due(timedelta(days=2))
 
-    office.scheduler.fire()
+    while office.scheduler.fire():
+        pass
 
     counts = dict(office.sql.execute("SELECT outcome, count(*) FROM fires GROUP BY 1").fetchall())
     assert counts["fired"] in (1_000, 1_001)
