@@ -46,6 +46,7 @@ PATIENCE_SECONDS = 5.0
 #: How long a deliverer that stops waits for attempts that are under way; others are made again elsewhere.
 STOP_SECONDS = 2.0
 GONE = 410
+EVENT_HEADER, DELIVERY_HEADER = "X-Callboard-Event", "X-Callboard-Delivery"
 
 
 class CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,8 +210,8 @@ class Deliverer:
         body = msgspec.json.encode(CallbackBody(event=due.event, delivery_id=due.id, task=as_it_ended))
         headers = {
             "Content-Type": "application/json",
-            "X-Callboard-Event": due.event,
-            "X-Callboard-Delivery": str(due.id),
+            EVENT_HEADER: due.event,
+            DELIVERY_HEADER: str(due.id),
         }
         secret = self._secret if due.webhook_id is None else due.secret
         if secret is not None:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
+from actors.deliverer import CallbackBody
 from actors.requests import SYNONYMS, TaskRequest
 from api import idempotency, middleware
 from api.operations import EXAMPLES, OPERATIONS, PARTS
+from api.operations.callbacks import SENT
 from api.operations.model import Operation
 from api.operations.tasks import DerivativeRequest
 from api.problems import PROBLEM
@@ -82,6 +84,7 @@ def document(routes: Iterable[Any], version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Callboard", "version": version, "description": INTRODUCTION},
         "paths": paths,
+        "webhooks": SENT,
         "components": {"schemas": _components([one.operation for one in found])},
     }
 
@@ -180,7 +183,7 @@ def _components(operations: Sequence[Operation]) -> dict[str, Any]:
     forms = [one.form for one in operations if one.form is not None]
     answers = [answer for one in operations for answer in one.answers.values() if not _is_plain(answer)]
     _, taken = msgspec.json.schema_components([*bodies, *forms], ref_template=REF)
-    _, given = msgspec.json.schema_components([*answers, Problem], ref_template=REF)
+    _, given = msgspec.json.schema_components([*answers, Problem, CallbackBody], ref_template=REF)
     both = sorted(taken.keys() & given.keys())
     assert not both, f"{both} are taken and given: what is taken is described more strictly, so split them"
     for struct in {*bodies, *forms}:

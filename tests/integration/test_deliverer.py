@@ -16,6 +16,7 @@ from actors.web.connecting import Gate
 from actors.web.sending import Sender
 from actors.web.signatures import verify
 from tasks.callbacks import Delivery
+from tasks.ledger import Ledger
 from tasks.values import Complete
 from tests.support.callbacks import SECRET, Record
 from tests.support.waiting import eventually
@@ -46,8 +47,8 @@ def start(record: Record) -> Iterator[Start]:
 
         def begin(*, gate: Gate | None = None, seconds: float = 5.0, **how: Any) -> Deliverer:
             sender = Sender(gate or Gate(allow_private=True), seconds=seconds)
-            given = {"pauses": (0.05,) * 7, "secret": OWN_SECRET, **how}
-            deliverer = Deliverer(record.ledger, record.queries, sender, **given).start()
+            given = {"pauses": (0.05,) * 7, "secret": OWN_SECRET, "ledger": record.ledger, **how}
+            deliverer = Deliverer(queries=record.queries, sender=sender, **given).start()
             ending.callback(deliverer.close)
             return deliverer
 
@@ -210,14 +211,16 @@ def test_this_machine_is_not_called_unless_it_may_be(
     assert web.asked == []
 
 
-def test_many_deliverers_send_each_delivery_once(record: Record, start: Start) -> None:
-    # Given three deliverers and receivers on several ports
-    with ExitStack() as receivers:
-        webs = [receivers.enter_context(site()) for _ in range(3)]
+def test_many_deliverers_send_each_delivery_once(record: Record, start: Start, database_url: str) -> None:
+    # Given three deliverers, each with a ledger of its own as in a process, and receivers on several ports
+    with ExitStack() as house:
+        webs = [house.enter_context(site()) for _ in range(3)]
         for web in webs:
             web.answers["/"] = answer(200)
         for _ in range(3):
-            start(threads=8)
+            ledger = Ledger(database_url).start()
+            house.callback(ledger.close)
+            house.callback(start(threads=8, ledger=ledger).close)
         # When a hundred tasks end
         ids = [record.completed(callback_url=f"http://{webs[n % 3].address}/") for n in range(100)]
         for task_id in ids:

@@ -12,6 +12,8 @@ from api.openapi import VERBS, described
 from api.operations import OPERATIONS
 from api.resources.tasks import PREFIX
 from api.routes import Route, routes
+from tasks.ids import new_id
+from tasks.records import Task
 from tasks.settings import Settings
 from tests.support.api import ShelfKit, api_on
 
@@ -178,3 +180,18 @@ def test_no_other_file_of_the_package_is_served(client: TestClient, name: str) -
 
 def test_the_page_shows_the_document_of_this_server(client: TestClient) -> None:
     assert 'url: "/openapi.json"' in client.simulate_get("/docs/start.js").text
+
+
+def test_what_receivers_of_callbacks_get_is_described(document: dict[str, Any]) -> None:
+    # Given a callback as it is sent
+    task = dict.fromkeys(Task.__struct_fields__)
+    task |= {"task_id": str(new_id()), "task_type": "test", "status": "failed", "progress": 0.0}
+    task |= {"queue_name": "default", "priority": 5, "attempts": 1, "max_retries": 3, "timeout": 1.0}
+    task |= {"created_by": "system", "tags": [], "depends_on": []}
+    task |= dict.fromkeys(("created_at", "updated_at"), "2026-01-01T00:00:00Z")
+    sent = {"event": "failed", "delivery_id": str(new_id()), "task": task}
+    # Then the description of the webhook takes it, and nothing that is none
+    content = document["webhooks"]["taskEnded"]["post"]["requestBody"]["content"]
+    name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert takes(document, name, sent)
+    assert not takes(document, name, {**sent, "event": "started"})
