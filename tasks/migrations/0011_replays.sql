@@ -4,7 +4,10 @@ ALTER TABLE dead_letters ADD COLUMN fingerprint text;
 ALTER TABLE dead_letters ADD COLUMN payload jsonb;
 -- Who had it replayed or discarded: user:…, replay:<id>; NULL where nobody was named.
 ALTER TABLE dead_letters ADD COLUMN resolver text;
-CREATE INDEX dead_letters_clusters ON dead_letters (fingerprint, failed_at);
+CREATE INDEX dead_letters_seen ON dead_letters (fingerprint, failed_at);
+-- Clusters are counted in this index alone: letters are wide.
+CREATE INDEX dead_letters_clusters ON dead_letters (fingerprint, failed_at)
+    INCLUDE (task_type, queue_name, user_id) WHERE resolution IS NULL;
 CREATE INDEX dead_letters_unmarked ON dead_letters (id) WHERE fingerprint IS NULL;
 CREATE INDEX dead_letters_age ON dead_letters (failed_at);
 
