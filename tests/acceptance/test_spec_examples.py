@@ -189,18 +189,9 @@ ROWS = [
     Row("002:270", "POST", TASKS, BENCHMARK, 202, {"status": "queued", "task_type": "benchmark"}),
 ]
 
-SCHEDULES = "schedules are a clock's work, which does not keep any yet"
 METRICS = "figures of processes come with the dashboards"
 #: What the documents have and Callboard has not yet, and why: a row moves up when its address is there.
 LATER = [
-    ("001:390", "POST", "/api/v1/scheduled-tasks", SCHEDULES),
-    ("001:406", "GET", "/api/v1/scheduled-tasks", SCHEDULES),
-    ("001:411", "GET", "/api/v1/scheduled-tasks/hourly_report", SCHEDULES),
-    ("001:416", "PUT", "/api/v1/scheduled-tasks/hourly_report", SCHEDULES),
-    ("001:426", "DELETE", "/api/v1/scheduled-tasks/hourly_report", SCHEDULES),
-    ("001:431", "POST", "/api/v1/scheduled-tasks/hourly_report/pause", SCHEDULES),
-    ("001:436", "POST", "/api/v1/scheduled-tasks/hourly_report/resume", SCHEDULES),
-    ("001:441", "POST", "/api/v1/scheduled-tasks/hourly_report/run", SCHEDULES),
     ("002:112", "GET", "/metrics", METRICS),
     ("002:113", "GET", "/api/v1/stats/workers", METRICS),
     ("002:114", "GET", "/api/v1/stats/queues", METRICS),
