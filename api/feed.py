@@ -26,6 +26,7 @@ from tasks.errors import Unavailable
 from tasks.feed import MOST_ROWS, Feed, News, Standing
 from tasks.herald import EVENTS_CHANNEL
 from tasks.notices import Listener
+from tasks.records import Event
 
 log = logging.getLogger("callboard.feed")
 
@@ -85,6 +86,8 @@ class Follower:
         self.task_id = task_id
         self.position = position
         self.outbox = outbox
+        #: Since when it keeps pace.
+        self.since = datetime.now(UTC)
         self.stands_still = False
         self.is_gone = False
 
@@ -168,7 +171,6 @@ class LiveFeed:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: Listener | None = None
-        self._looked_at = datetime.now(UTC)
         self._longest_delay = 0.0
 
     @property
@@ -227,6 +229,7 @@ class LiveFeed:
         resting = [one for one in outbox.followers.values() if one.stands_still]
         for follower in resting:
             follower.stands_still = False
+            follower.since = datetime.now(UTC)
         if resting:
             self._wake(one.task_id for one in resting)
 
@@ -243,7 +246,6 @@ class LiveFeed:
         if not self._tasks:
             self._loop = asyncio.get_running_loop()
             self._woken = asyncio.Event()
-            self._looked_at = datetime.now(UTC)
             self._tasks = [self._loop.create_task(one) for one in (self._read(), self._end_with_process())]
         if self._listener is None:
             self._listener = Listener(self._kit.database_url, {EVENTS_CHANNEL: self._on_notice}).start()
@@ -317,19 +319,17 @@ class LiveFeed:
         last = {one: position for one, position in positions.items() if position is not None}
         if not last:
             return
-        began = datetime.now(UTC)
         found: dict[UUID, News] = await self._ask(self._reader.events_after, last)
         for task_id, position in last.items():
             self._hand_out(task_id, position, found.get(task_id))
-        before, self._looked_at = self._looked_at, began
-        self._measure(found.values(), before)
 
-    def _measure(self, found: Iterable[News], before: datetime) -> None:
-        """See how late the oldest event since the look before is; who is new may ask for much older ones."""
-        times = [event.timestamp for news in found for event in news.events if event.timestamp > before]
-        if times:
-            delay = (datetime.now(UTC) - min(times)).total_seconds()
-            self._longest_delay = max(self._longest_delay, delay)
+    def _measure(self, events: Sequence[Event], followers: Sequence[Follower]) -> None:
+        """See how late the oldest event is that is new to somebody who followed when it happened."""
+        now = datetime.now(UTC)
+        for one in followers:
+            new = (event.timestamp for event in events if event.event_id > one.position)
+            oldest = next((at for at in new if at > one.since), now)
+            self._longest_delay = max(self._longest_delay, (now - oldest).total_seconds())
 
     def _first_position(self, task_id: UUID) -> int | None:
         """After which event to read a task for all who follow it and have room."""
@@ -352,6 +352,7 @@ class LiveFeed:
         frames = [Frame(task_id, event.event_id, event.kind, event) for event in news.events]
         if frames and news.is_over:
             frames[-1].is_last = True
+        self._measure(news.events, followers)
         for follower in followers:
             follower.take(frames)
             if frames and news.is_over and follower.position == frames[-1].number:

@@ -86,3 +86,46 @@ def test_who_comes_back_while_news_is_read_for_others_misses_nothing_before_it(k
 
     # Then it gets all that it has not seen, each once, in order
     assert asyncio.run(play()) == [4, 5, 6]
+
+
+def test_how_late_events_are_is_measured_but_not_for_what_happened_before(kit: Kit) -> None:
+    claim = begun(kit)
+
+    async def play() -> tuple[int, float, float, float]:
+        desk = SlowDesk()
+        feed = LiveFeed(kit, Draining(), desk.ask)
+        with feed.outbox() as outbox:
+            # Given a follower who has seen what happened before it came, long ago
+            await report(kit, claim, 1)
+            await asyncio.sleep(LATE)
+            standings = await feed.standings([claim.id], None)
+            feed.follow(outbox, standings[claim.id], 0)
+            await numbers(outbox, 3)
+            before = feed.longest_delay()
+            # When the next event is read slowly
+            desk.go_on.clear()
+            desk.read.clear()
+            await report(kit, claim, 2)
+            await desk.read.wait()
+            await asyncio.sleep(LATE)
+            desk.go_on.set()
+            await numbers(outbox, 4)
+            await asyncio.sleep(0)
+            delay = feed.longest_delay()
+            # And another one asks for all that has happened
+            with feed.outbox() as late:
+                feed.follow(late, standings[claim.id], 0)
+                await numbers(late, 4)
+                found = feed.connections, before, delay, feed.longest_delay()
+        feed.close()
+        return found
+
+    # Then only that was late, and it is told once
+    connections, before, delay, afterwards = asyncio.run(play())
+    assert connections == 2
+    assert before < LATE <= delay < 10
+    assert afterwards < LATE
+
+
+#: How many seconds an event is held up.
+LATE = 0.6
