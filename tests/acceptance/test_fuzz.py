@@ -1,5 +1,7 @@
 """A few hundred made-up requests: no server error, nothing undocumented, and as strict as is written."""
 
+import pytest
+
 from tests.fuzz.campaign import ENVIRONMENT, campaign, prefill
 from tests.support.deployment import deployment
 
@@ -9,6 +11,7 @@ EXAMPLES = 5
 SEED = 1
 
 
+@pytest.mark.timeout(400)
 def test_whatever_is_sent_is_answered_as_the_document_says() -> None:
     # Given a Callboard of its own with tasks of every state
     with deployment(ENVIRONMENT) as running:
