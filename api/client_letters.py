@@ -25,6 +25,7 @@ class LetterPage(msgspec.Struct):
 
     dead_letters: list[Letter]
     total: int
+    total_is_exact: bool = True
     next_cursor: str | None = None
 
 
@@ -33,6 +34,7 @@ class ClusterPage(msgspec.Struct):
 
     clusters: list[Cluster]
     total: int
+    total_is_exact: bool = True
     next_cursor: str | None = None
 
 

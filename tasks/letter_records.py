@@ -17,7 +17,8 @@ TASK, FOREIGN = "task", "foreign"
 class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which dead letters; None does not filter. ``owner`` is the user whose letters may be seen at all.
 
-    ``q`` is a text in the type, error class, code or message, in whatever case, or the beginning of an id.
+    ``q`` is a text in the type, error class, code or message, in whatever case, or the beginning of an id; in
+    lists it is looked for in the newest 20,000 letters that fit the rest.
     ``since`` and ``until`` are about when it failed: [since, until). ``cluster`` is a fingerprint.
     ``resolution`` is ``open`` (none yet), ``any``, or what became of it.
     """

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from playhouse.pool import PooledPostgresqlDatabase
@@ -18,6 +18,16 @@ NEWEST = 5
 PAGE = 1_000
 #: So much is shown of a message that is not ours.
 SHOWN_BYTES = 65_536
+#: A text is looked for in so many of the newest letters that fit the other filters.
+SEARCHED = 20_000
+
+
+class Found(NamedTuple):
+    """A part of a list, how many there are in all, and whether that is exact."""
+
+    items: list[Any]
+    total: int
+    is_exact: bool
 
 
 class LetterQueries:
@@ -26,14 +36,13 @@ class LetterQueries:
     def __init__(self, database: PooledPostgresqlDatabase) -> None:
         self._database = database
 
-    def letters(self, wanted: LetterFilter, *, limit: int, offset: int) -> tuple[list[Letter], int]:
-        """A part of the letters that match, newest first, and how many there are in all."""
-        demands, params = _demands(wanted)
-        params |= {"limit": limit, "offset": offset}
+    def letters(self, wanted: LetterFilter, *, limit: int, offset: int) -> Found:
+        """A part of the letters that match (`Letter`), newest first."""
+        params = _params(wanted) | {"limit": limit, "offset": offset}
         with session(self._database):
-            rows = self._rows(_LIST.format(demands=demands), params)
-            ((total,),) = self._rows(_COUNT.format(demands=demands), params)
-        return [Letter(**_fields(row)) for row in rows], total
+            rows = self._rows(_within(_LIST, wanted), params)
+            ((total,),) = self._rows(_within(_COUNT, wanted), params)
+            return Found([Letter(**_fields(row)) for row in rows], total, self._saw_all(wanted, params))
 
     def letter(self, letter_id: UUID, *, owner: str | None = None) -> Letter | None:
         """A letter, or None if there is none or it is not ``owner``'s (None: anybody's)."""
@@ -50,21 +59,24 @@ class LetterQueries:
         known = {name: getattr(letter, name) for name in letter.__struct_fields__}
         return LetterDetail(**known, payload=payload, traceback=traceback, replay_id=replay_id, task=task)
 
-    def clusters(self, wanted: LetterFilter, *, limit: int, offset: int) -> tuple[list[Cluster], int]:
-        """A part of the clusters of letters that match, the largest first, and how many there are."""
-        demands, params = _demands(wanted)
-        params |= {"limit": limit, "offset": offset, "newest": NEWEST, "owner": wanted.owner}
+    def clusters(self, wanted: LetterFilter, *, limit: int, offset: int) -> Found:
+        """A part of the clusters of letters that match (`Cluster`), the largest first."""
+        params = _params(wanted) | {"limit": limit, "offset": offset, "newest": NEWEST}
         with session(self._database):
-            rows = self._rows(_CLUSTERS.format(demands=demands), params)
-            ((total,),) = self._rows(_COUNT_CLUSTERS.format(demands=demands), params)
-        return [Cluster(**dict(zip(Cluster.__struct_fields__, row, strict=True))) for row in rows], total
+            rows = self._rows(_within(_CLUSTERS, wanted), params)
+            ((total,),) = self._rows(_within(_COUNT_CLUSTERS, wanted), params)
+            clusters = [Cluster(**dict(zip(Cluster.__struct_fields__, row, strict=True))) for row in rows]
+            return Found(clusters, total, self._saw_all(wanted, params))
 
     def candidates(
         self, wanted: LetterFilter, *, after: Candidate | None, limit: int, payloads: bool
     ) -> list[Candidate]:
-        """The next letters that match, oldest first; ``after`` is the last one of those before."""
-        demands, params = _demands(wanted)
-        params |= {"limit": limit, "payloads": payloads}
+        """The next letters that match, oldest first; ``after`` is the last one of those before.
+
+        A text is looked for in all of them.
+        """
+        demands = _demands(wanted) + (f" AND {_CONTAINING}" if wanted.q else "")
+        params = _params(wanted) | {"limit": limit, "payloads": payloads}
         if after is not None:
             demands += " AND (d.failed_at, d.id) > (%(at)s, %(after)s)"
             params |= {"at": after.failed_at, "after": after.dead_letter}
@@ -78,12 +90,28 @@ class LetterQueries:
             rows = self._rows(_CANDIDATES.format(demands="d.id = %(id)s"), params)
         return candidate(rows[0]) if rows else None
 
+    def _saw_all(self, wanted: LetterFilter, params: dict[str, Any]) -> bool:
+        """Whether a text was looked for in all letters that fit the rest."""
+        return not wanted.q or not self._rows(_BEYOND.format(demands=_demands(wanted)), params)
+
     def _rows(self, sql: str, params: Any) -> list[Any]:
         return list(self._database.execute_sql(sql, params).fetchall())
 
 
-def _demands(wanted: LetterFilter) -> tuple[str, dict[str, Any]]:
-    """What a filter demands of rows ``d`` of dead_letters, as SQL with named parameters."""
+def _params(wanted: LetterFilter) -> dict[str, Any]:
+    return {name: getattr(wanted, name) for name in wanted.__struct_fields__}
+
+
+def _within(statement: str, wanted: LetterFilter) -> str:
+    """A statement about the letters ``d`` that match; a text is looked for once, in the newest of them."""
+    demands = _demands(wanted)
+    if not wanted.q:
+        return statement.format(searched="WITH", letters=f"dead_letters d WHERE {demands}")
+    return statement.format(searched=_SEARCHED.format(demands=demands), letters="searched d WHERE true")
+
+
+def _demands(wanted: LetterFilter) -> str:
+    """What a filter demands of rows ``d`` of dead_letters, but for its text, as SQL with named parameters."""
     simple = {
         "d.user_id = %(owner)s": wanted.owner,
         "d.task_type = %(task_type)s": wanted.task_type,
@@ -93,13 +121,12 @@ def _demands(wanted: LetterFilter) -> tuple[str, dict[str, Any]]:
         "d.failed_at >= %(since)s": wanted.since,
         "d.failed_at < %(until)s": wanted.until,
         "d.fingerprint = %(cluster)s": wanted.cluster,
-        _CONTAINING: wanted.q,
         "d.resolution = %(resolution)s": None if wanted.resolution in (OPEN, ANY) else wanted.resolution,
     }
     demands = ["true", *(sql for sql, value in simple.items() if value not in (None, ""))]
     if wanted.resolution == OPEN:
         demands.append("d.resolution IS NULL")
-    return " AND ".join(demands), {name: getattr(wanted, name) for name in wanted.__struct_fields__}
+    return " AND ".join(demands)
 
 
 def _fields(row: Sequence[Any]) -> dict[str, Any]:
@@ -149,12 +176,20 @@ _LETTER = f"""d.id, CASE WHEN d.task_id IS NULL THEN '{FOREIGN}' ELSE '{TASK}' E
 _RELATED = """LEFT JOIN tasks t ON t.id = d.task_id
     LEFT JOIN foreign_messages f ON d.task_id IS NULL AND f.dead_letter = d.id"""
 
+_SEARCHED = f"""
+WITH searched AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT * FROM dead_letters d WHERE {{demands}} ORDER BY d.failed_at DESC, d.id DESC LIMIT {SEARCHED}
+    ) AS d WHERE {_CONTAINING}
+),"""
+_BEYOND = f"SELECT 1 FROM dead_letters d WHERE {{demands}} LIMIT 1 OFFSET {SEARCHED}"
+
 _LIST = f"""
-SELECT {_LETTER} FROM (
-    SELECT * FROM dead_letters d WHERE {{demands}}
-    ORDER BY d.failed_at DESC, d.id DESC LIMIT %(limit)s OFFSET %(offset)s
-) AS d {_RELATED} ORDER BY d.failed_at DESC, d.id DESC"""
-_COUNT = "SELECT count(*) FROM dead_letters d WHERE {demands}"
+{{searched}} page AS (
+    SELECT * FROM {{letters}} ORDER BY d.failed_at DESC, d.id DESC LIMIT %(limit)s OFFSET %(offset)s
+)
+SELECT {_LETTER} FROM page d {_RELATED} ORDER BY d.failed_at DESC, d.id DESC"""
+_COUNT = "{searched} counted AS (SELECT count(*) AS n FROM {letters}) SELECT n FROM counted"
 
 _ONE = f"""
 SELECT {_LETTER} FROM dead_letters d {_RELATED}
@@ -167,26 +202,27 @@ SELECT coalesce(d.payload, t.payload), d.traceback,
 FROM dead_letters d {_RELATED} WHERE d.id = %(id)s"""
 
 _CLUSTERS = """
-WITH found AS (
-    SELECT d.fingerprint, count(*) AS n, max(d.failed_at) AS latest FROM dead_letters d
-    WHERE {demands} AND d.fingerprint IS NOT NULL
+{searched} found AS (
+    SELECT d.fingerprint, count(*) AS n, max(d.failed_at) AS latest FROM {letters}
+    AND d.fingerprint IS NOT NULL
     GROUP BY 1 ORDER BY 2 DESC, 3 DESC, 1 LIMIT %(limit)s OFFSET %(offset)s
 )
 SELECT f.fingerprint, newest.error_class, newest.message, f.n, seen.first, seen.last, kinds.types,
     kinds.queues,
-    ARRAY(SELECT d.id FROM dead_letters d WHERE {demands} AND d.fingerprint = f.fingerprint
+    ARRAY(SELECT d.id FROM {letters} AND d.fingerprint = f.fingerprint
         ORDER BY d.failed_at DESC, d.id DESC LIMIT %(newest)s)
 FROM found f CROSS JOIN LATERAL (
-    SELECT d.error_class, d.message FROM dead_letters d WHERE {demands} AND d.fingerprint = f.fingerprint
+    SELECT d.error_class, d.message FROM {letters} AND d.fingerprint = f.fingerprint
     ORDER BY d.failed_at DESC, d.id DESC LIMIT 1
 ) AS newest CROSS JOIN LATERAL (
     SELECT array_agg(DISTINCT d.task_type) AS types, array_agg(DISTINCT d.queue_name) AS queues
-    FROM dead_letters d WHERE {demands} AND d.fingerprint = f.fingerprint
+    FROM {letters} AND d.fingerprint = f.fingerprint
 ) AS kinds CROSS JOIN LATERAL (
     SELECT min(d.failed_at) AS first, max(d.failed_at) AS last FROM dead_letters d
     WHERE d.fingerprint = f.fingerprint AND (%(owner)s::text IS NULL OR d.user_id = %(owner)s)
 ) AS seen ORDER BY f.n DESC, f.latest DESC, f.fingerprint"""
-_COUNT_CLUSTERS = "SELECT count(DISTINCT d.fingerprint) FROM dead_letters d WHERE {demands}"
+_COUNT_CLUSTERS = """
+{searched} counted AS (SELECT count(DISTINCT d.fingerprint) AS n FROM {letters}) SELECT n FROM counted"""
 
 #: The columns of a candidate, of letters ``d`` with their tasks ``t``, states ``s`` and runs' states ``r``.
 CANDIDATE = """

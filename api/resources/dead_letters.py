@@ -31,16 +31,18 @@ class DeadLetters:
         asked = read_query(req, LetterListing)
         wanted, page = letter_filter(asked, caller_of(req)), part(asked)
         letters = self._desk.kit.letters.letters
-        found, total = await self._desk.ask(letters, wanted, limit=page.limit, offset=page.offset)
-        render(resp, page.answer("dead_letters", found, total))
+        found = await self._desk.ask(letters, wanted, limit=page.limit, offset=page.offset)
+        answer = page.answer("dead_letters", found.items, found.total)
+        render(resp, answer | {"total_is_exact": found.is_exact})
 
     async def on_get_clusters(self, req: Request, resp: Response) -> None:
         """List clusters of dead letters that failed alike, the largest first."""
         asked = read_query(req, LetterListing)
         wanted, page = letter_filter(asked, caller_of(req)), part(asked)
         clusters = self._desk.kit.letters.clusters
-        found, total = await self._desk.ask(clusters, wanted, limit=page.limit, offset=page.offset)
-        render(resp, page.answer("clusters", found, total))
+        found = await self._desk.ask(clusters, wanted, limit=page.limit, offset=page.offset)
+        answer = page.answer("clusters", found.items, found.total)
+        render(resp, answer | {"total_is_exact": found.is_exact})
 
     async def on_get_one(self, req: Request, resp: Response, letter_id: str) -> None:
         """A dead letter: the error with its traceback, the payload that failed, and the task as it is now."""

@@ -22,7 +22,7 @@ class LetterListing(Paged, frozen=True, kw_only=True):
 
     ``status`` is ``open`` unless it is given: nothing became of the letter yet. ``since`` and ``until`` are
     about when it failed. ``q`` is looked for in type, error class, code and message, and at the beginning of
-    the ids. ``cluster`` is a fingerprint.
+    the ids: in the newest 20,000 letters that fit the rest. ``cluster`` is a fingerprint.
     """
 
     task_type: Id | None = None

@@ -82,7 +82,7 @@ class Play:
         self.retried += self.bench.ledger.retry(self.ids[-1]).result(10) == "retried"
 
     def discard(self) -> None:
-        found, _ = self.bench.letters.letters(LetterFilter(), limit=1, offset=0)
+        found = self.bench.letters.letters(LetterFilter(), limit=1, offset=0).items
         for letter in found:
             self.bench.ledger.discard(letter.dead_letter_id, by="user:ann").result(10)
 

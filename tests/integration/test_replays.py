@@ -11,9 +11,16 @@ from tasks.ids import new_id
 from tasks.ledger.dead_letters import Edit
 from tasks.ledger.replays import Planned
 from tasks.letter_records import LetterFilter
+from tasks.letters import SEARCHED
 from tasks.values import Advance, NewTask
 from tests.support.bench import Bench
 from tests.support.waiting import eventually
+
+MANY_LETTERS = """
+INSERT INTO dead_letters (task_id, task_type, queue_name, user_id, attempt, error_class, code, message,
+    failed_at, fingerprint)
+SELECT gen_random_uuid(), 'work', 'default', '', 1, 'E', 'x', 'letter ' || n,
+    now() - make_interval(secs => n), mod(n, 3) FROM generate_series(1, %s) AS n"""
 
 
 @pytest.fixture
@@ -112,7 +119,7 @@ def test_an_aborted_job_begins_nothing_and_goes_on_where_it_was(bench: Bench) ->
     bench.step()
     # Then nothing else is begun, and what it has not begun is open still
     assert bench.fetch() == []
-    _, left = bench.letters.letters(LetterFilter(), limit=10, offset=0)
+    left = bench.letters.letters(LetterFilter(), limit=10, offset=0).total
     assert left == 4
     # And resumed it still waits for its canary
     assert bench.ledger.resume_replay(replay_id).result(10) == "pending"
@@ -192,7 +199,7 @@ def test_a_patch_is_given_to_each_task_that_it_fits(bench: Bench) -> None:
     (claim,) = bench.fetch()
     assert bytes(claim.payload) == b'{"number": 0, "careful": true}'
     # And the letter keeps the payload that failed
-    (letter,) = bench.letters.letters(LetterFilter(resolution="replayed"), limit=1, offset=0)[0]
+    (letter,) = bench.letters.letters(LetterFilter(resolution="replayed"), limit=1, offset=0).items
     assert bench.letters.detail(letter, None).payload == {"number": 0}
     assert letter.resolved_by == f"replay:{replay_id}"
     assert bench.letters.detail(letter, None).replay_id == replay_id
@@ -254,6 +261,20 @@ def test_the_replay_of_a_stage_takes_what_failed_beside_it_along(bench: Bench) -
     eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
     assert bench.job(replay_id).counts == {"pending": 0, "replayed": 1, "skipped": 1}
     assert len(bench.fetch()) == 2
+
+
+def test_a_text_is_looked_for_in_the_newest_letters_and_the_answer_says_so(bench: Bench) -> None:
+    bench.sql.execute(MANY_LETTERS, (SEARCHED + 5,))
+    some = bench.letters.letters(LetterFilter(q="LETTER 2000"), limit=20, offset=0)
+    assert [one.error["message"] for one in some.items] == ["letter 2000", "letter 20000"]
+    assert (some.total, some.is_exact) == (2, False)
+    clusters = bench.letters.clusters(LetterFilter(q="letter 1"), limit=2, offset=0)
+    assert (len(clusters.items), clusters.total, clusters.is_exact) == (2, 3, False)
+    everything = bench.letters.clusters(LetterFilter(), limit=20, offset=0)
+    assert (sum(one.count for one in everything.items), everything.is_exact) == (SEARCHED + 5, True)
+    # What is to be replayed is looked for in all of them
+    wanted = LetterFilter(q=f"letter {SEARCHED + 5}")
+    assert len(bench.letters.candidates(wanted, after=None, limit=9, payloads=False)) == 1
 
 
 def test_old_letters_and_jobs_are_forgotten_and_open_ones_stay(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from tests.support.waiting import eventually
 
 
 def letters(board: Installation, **wanted: Any) -> list[Letter]:
-    return board.kit.letters.letters(LetterFilter(**wanted), limit=1_000, offset=0)[0]
+    return board.kit.letters.letters(LetterFilter(**wanted), limit=1_000, offset=0).items
 
 
 def order(task_type: str, payload: Any) -> Order:
@@ -46,7 +46,7 @@ def test_a_failure_that_a_worker_met_says_where_it_was_raised(board: Installatio
         board.finished(board.submit("hopeless", {"key": f"hopeless-{number}"}), 20)
     found = letters(board, task_type="hopeless")
     assert len({one.fingerprint for one in found}) == 1
-    (cluster,) = board.kit.letters.clusters(LetterFilter(task_type="hopeless"), limit=5, offset=0)[0]
+    (cluster,) = board.kit.letters.clusters(LetterFilter(task_type="hopeless"), limit=5, offset=0).items
     assert (cluster.count, cluster.error_class) == (2, "Permanent")
     detail = board.kit.letters.detail(found[0], None)
     assert (detail.payload["key"], "raise Permanent" in (detail.traceback or "")) == ("hopeless-1", True)
