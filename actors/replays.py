@@ -38,11 +38,20 @@ class Replayer:
         self._payloads = payloads
 
     def step(self) -> None:
-        """Work on every job that has something to do now, for a moment."""
+        """Work on every job that has something to do now, for a moment.
+
+        One that cannot be worked on holds up no other; its error is raised in the end.
+        """
+        troubles: list[Exception] = []
         for job in self._queries.active():
             until = time.monotonic() + LONGEST_STEP
-            while self._work_off(job) and time.monotonic() < until:
-                pass
+            try:
+                while self._work_off(job) and time.monotonic() < until:
+                    pass
+            except Exception as error:
+                troubles.append(error)
+        if troubles:
+            raise troubles[0]
 
     def _work_off(self, job: ActiveReplay) -> int:
         found = self._queries.next_items(job.id, limit=BATCH, payloads=job.payload_patch is not None)

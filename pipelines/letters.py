@@ -14,9 +14,11 @@ from tasks.errors import InvalidField
 from tasks.ledger.dead_letters import Edit
 from tasks.ledger.replays import OpenReplay
 from tasks.letter_records import Candidate, Letter, LetterFilter, Survey
-from tasks.letters import PAGE, LetterQueries
+from tasks.letters import LetterQueries
 from tasks.values import NewTask
 
+#: So many letters are read at a time; fewer with their payloads, which may be large.
+PAGE, PAGE_WITH_PAYLOADS = 1_000, 100
 #: A dry run names so many reasons; what there is beside them is counted as OTHER.
 MOST_REASONS = 20
 OTHER = "other reasons"
@@ -93,9 +95,10 @@ class Workbench:
     def _matching(self, wanted: LetterFilter, most: int, *, payloads: bool) -> Iterator[Candidate]:
         last: Candidate | None = None
         while most > 0:
-            page = self._queries.candidates(wanted, after=last, limit=min(most, PAGE), payloads=payloads)
+            limit = min(most, PAGE_WITH_PAYLOADS if payloads else PAGE)
+            page = self._queries.candidates(wanted, after=last, limit=limit, payloads=payloads)
             yield from page
-            if len(page) < min(most, PAGE):
+            if len(page) < limit:
                 return
             most -= len(page)
             last = page[-1]

@@ -14,8 +14,6 @@ from tasks.records import Task
 OPEN, ANY = "open", "any"
 #: So many of its newest letters are named with a cluster.
 NEWEST = 5
-#: So many candidates are read at a time.
-PAGE = 1_000
 #: So much is shown of a message that is not ours.
 SHOWN_BYTES = 65_536
 #: A text is looked for in so many of the newest letters that fit the other filters.

@@ -100,7 +100,8 @@ _COUNT_ITEMS = f"SELECT count(*) FROM replay_items i WHERE {_WHICH}"
 
 _ACTIVE = """
 SELECT id, payload_patch FROM replays
-WHERE status IN ('pending', 'canary', 'running') AND next_at <= now() ORDER BY created_at, id"""
+WHERE status IN ('pending', 'canary', 'running') AND (next_at <= now() OR status = 'canary')
+ORDER BY created_at, id"""
 
 _NEXT = f"""
 SELECT i.dead_letter, {CANDIDATE.split(",", 1)[1]}, i.position, i.ticket

@@ -40,7 +40,8 @@ class Edit(msgspec.Struct, frozen=True):
 class Replay(msgspec.Struct, frozen=True):
     """Run the task of a dead letter again, with a new budget. Repeated, it knows its ``ticket`` again.
 
-    With an ``edit`` its payload is another one from now on. ``by`` is who wants it.
+    With an ``edit`` its payload is another one from now on, and it begins without the state that was saved
+    for the one that failed. ``by`` is who wants it.
     """
 
     dead_letter: UUID
@@ -70,6 +71,7 @@ FROM dead_letters d LEFT JOIN tasks t ON t.id = d.task_id WHERE d.id = ANY(%s)""
 _UNKEPT = "SELECT id, task_id FROM dead_letters WHERE task_id = ANY(%s) AND payload IS NULL"
 _LOCK_UNKEPT = _UNKEPT + " ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
 
+# Nothing is saved under the next version of its state: what was belongs to the payload that failed.
 _EDIT = """
 WITH given AS (
     SELECT id, coalesce(payload, 'null') AS payload, concurrency, concurrency_key, keeps_limit
@@ -78,9 +80,11 @@ WITH given AS (
 ), kept AS (
     UPDATE dead_letters d SET payload = t.payload FROM given JOIN tasks t USING (id)
     WHERE d.task_id = given.id AND d.payload IS NULL
-), limited AS (
-    UPDATE task_state s SET concurrency = given.concurrency, concurrency_key = given.concurrency_key
-    FROM given WHERE s.id = given.id AND NOT given.keeps_limit
+), begun_anew AS (
+    UPDATE task_state s SET snapshot = s.snapshot + (s.snapshot > 0)::integer,
+        concurrency = CASE WHEN keeps_limit THEN s.concurrency ELSE given.concurrency END,
+        concurrency_key = CASE WHEN keeps_limit THEN s.concurrency_key ELSE given.concurrency_key END
+    FROM given WHERE s.id = given.id
 )
 UPDATE tasks t SET payload = given.payload FROM given WHERE t.id = given.id"""
 

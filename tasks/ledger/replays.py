@@ -166,7 +166,10 @@ def _work_off(tx: Transaction, item: WorkOff) -> int:
         return 0
     still = {row[0] for row in tx.rows(_STILL, item.replay, [one.position for one in item.items])}
     planned = [one for one in item.items if one.position in still]
-    return _work_on(tx, item.replay, job, planned[: min(room, _allowed(job))])
+    done = _work_on(tx, item.replay, job, planned[: min(room, _allowed(job))])
+    if job.status == RUNNING and done == pending:
+        _set(tx, item.replay, DONE)
+    return done
 
 
 def _with_canary(tx: Transaction, replay_id: UUID, job: _Job, room: int) -> tuple[_Job, int]:

@@ -1,20 +1,29 @@
 """Replaying many dead letters: jobs that any clock works off, each of their items once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
-from actors.replays import BATCH
+from actors.replays import BATCH, Replayer
 from tasks.ids import new_id
 from tasks.ledger.dead_letters import Edit
 from tasks.ledger.replays import Planned
-from tasks.letter_records import LetterFilter
+from tasks.letter_records import Candidate, LetterFilter
 from tasks.letters import SEARCHED
 from tasks.values import Advance, NewTask
 from tests.support.bench import Bench
 from tests.support.waiting import eventually
+
+
+class Broken:
+    """What nobody should have to judge payloads by."""
+
+    def patched(self, letter: Candidate, patch: Mapping[str, Any]) -> Edit:
+        raise ZeroDivisionError
+
 
 MANY_LETTERS = """
 INSERT INTO dead_letters (task_id, task_type, queue_name, user_id, attempt, error_class, code, message,
@@ -220,6 +229,43 @@ def test_another_payload_brings_its_limit_unless_nobody_knows_it(bench: Bench) -
         (claim,) = bench.fetch()
         assert msgspec.json.decode(claim.payload) == edit.payload
         bench.complete(claim)
+
+
+def test_with_another_payload_a_task_begins_without_the_state_that_it_had_saved(bench: Bench) -> None:
+    for edit, state in ((None, {"at": 3}), (Edit({"number": 8}), None)):
+        bench.ledger.submit([NewTask(task_type="work", queue_name="default")]).result(10)
+        (claim,) = bench.fetch()
+        assert bench.ledger.checkpoint(claim, 1, {"at": 3}).result(10)
+        bench.fail(claim)
+        (letter,) = bench.letters.candidates(LetterFilter(), after=None, limit=9, payloads=False)
+        bench.ledger.replay(letter.dead_letter, edit).result(10)
+        (again,) = bench.fetch()
+        assert (None if again.state is None else msgspec.json.decode(again.state)) == state
+        bench.complete(again)
+
+
+def test_a_slow_job_is_completed_with_its_last_item(bench: Bench) -> None:
+    bench.failed(1)
+    replay_id = bench.open(rate=0.001)
+    bench.step()
+    assert bench.job(replay_id).status == "completed"
+    # And the canary of one is looked at although nothing else may go yet
+    bench.failed(2)
+    slow = bench.open(rate=0.001, canary=1)
+    bench.step()
+    bench.fail(bench.fetch()[-1])
+    bench.step()
+    assert bench.job(slow).status == "stopped"
+
+
+def test_a_job_that_cannot_be_worked_on_holds_up_no_other(bench: Bench) -> None:
+    bench.failed(1)
+    broken = bench.open(payload_patch={"number": 7})
+    bench.replayer = Replayer(bench.ledger, bench.replays, Broken())
+    fine = bench.open()
+    with pytest.raises(ZeroDivisionError):
+        bench.step()
+    assert (bench.job(broken).status, bench.job(fine).status) == ("pending", "completed")
 
 
 def test_letters_without_a_fingerprint_get_theirs_later(bench: Bench) -> None:
