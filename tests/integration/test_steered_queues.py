@@ -437,10 +437,12 @@ def test_a_key_whose_next_task_finds_its_queue_full_is_free_for_others(desk: Des
     elsewhere = desk.submit(1, queue="free", **limit)
 
     # When all arrive at once
-    desk.claim(desk.sent_by_force([*ahead, *keyed, *elsewhere]))
+    outcomes = desk.claim(desk.sent_by_force([*ahead, *keyed, *elsewhere]))
 
-    # Then the place of the key is not lost
-    assert [claim.id for claim in eventually(lambda: desk.fetch(queue="free"))] == elsewhere
+    # Then the place of the key is not lost: the other one has it at once, or is ready for it
+    claims = [one for one in outcomes if isinstance(one, Claimed)]
+    eventually(lambda: claims.extend(desk.fetch(queue="free")) or len(claims) == 2)
+    assert [claim.id for claim in claims] == [*ahead, *elsewhere]
 
 
 # --- what it waits for -------------------------------------------------------------------------------
