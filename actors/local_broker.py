@@ -17,8 +17,8 @@ from tasks.values import Claimed, Fetched
 
 #: How long an idle consumer waits before it looks by itself, in seconds; a notice wakes it at once.
 POLL = 1.0
-#: The pause at least between two looks for a token.
-TOKEN_SECONDS = 0.005
+#: However soon there may be more: a look costs a statement.
+LEAST_PAUSE = 0.005
 STOPPING_PAUSE = 0.1
 STEP_SECONDS = 0.2
 RELEASE_SECONDS = 10.0
@@ -82,14 +82,14 @@ class LocalConsumer(Consumer):
         free = self._broker.slots.take(64, POLL)
         if not free:
             return None
-        token_in = self._fetch(free)
+        again_in = self._fetch(free)
         if self._fetched:
             return self._fetched.popleft()
-        self.wake.wait(POLL if token_in is None else min(POLL, max(token_in, TOKEN_SECONDS)))
+        self.wake.wait(POLL if again_in is None else min(POLL, max(again_in, LEAST_PAUSE)))
         return None
 
     def _fetch(self, free: int) -> float | None:
-        """Claim work for so many threads; in how many seconds the queue has a token, if it lacks one."""
+        """Claim work for so many threads; in how many seconds there may be more, if that is known."""
         self.wake.clear()
         types = sorted(self._broker.get_declared_actors())
         claims: list[Claimed] = []
@@ -99,7 +99,7 @@ class LocalConsumer(Consumer):
         finally:
             self._broker.slots.give(free - len(claims))
         self._fetched.extend(Delivery(message_for(claim), claim) for claim in claims)
-        return claims.token_in if isinstance(claims, Fetched) else None
+        return claims.again_in if isinstance(claims, Fetched) else None
 
     def _claimed(self, fetched: "Future[list[Claimed]]") -> list[Claimed]:
         try:

@@ -190,11 +190,14 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class Fetched(list["Claimed"]):
-    """What a fetch claimed; ``token_in`` seconds from now a queue that is out of tokens has another one."""
+    """What a fetch claimed. There may be more ``again_in`` seconds from now, without anybody saying so.
 
-    def __init__(self, claims: Iterable["Claimed"] = (), token_in: float | None = None) -> None:
+    Then a queue has its next token, or whoever judges the queue just now is done.
+    """
+
+    def __init__(self, claims: Iterable["Claimed"] = (), again_in: float | None = None) -> None:
         super().__init__(claims)
-        self.token_in = token_in
+        self.again_in = again_in
 
 
 class Refused(msgspec.Struct, frozen=True):

@@ -19,6 +19,8 @@ from tasks.values import Claimed, Fetched, Json, Refused
 
 #: So often a fetch looks for others, if it had to park all that it found.
 MOST_ROUNDS = 4
+#: A queue is judged for as long as a transaction takes: nobody keeps threads idle for another one's.
+JUDGED_SECONDS = 0.005
 
 
 def new_token() -> int:
@@ -234,8 +236,8 @@ def _take(tx: Transaction, tokens: dict[UUID, int]) -> list[Any]:
 def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[object]:
     """Claim straight from the table, for workers without a RabbitMQ: what each gets.
 
-    SKIPPED if it gets nothing, but has seen tasks with keys that were parked or are judged elsewhere, or a
-    queue that is: what is behind them comes next.
+    SKIPPED if it gets nothing, but has seen tasks with keys that were parked or are judged elsewhere: what is
+    behind them comes next.
     """
     outcomes: list[object] = []
     for item in items:
@@ -246,22 +248,26 @@ def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[object]:
             _fetch(tx, item, catch)
         claimed = with_states(tx, [_claimed(row) for row in catch.rows])
         _start_runs(tx, claimed)
-        outcomes.append(Fetched(claimed, catch.token_in) if claimed or not catch.saw_others else SKIPPED)
+        outcomes.append(Fetched(claimed, catch.again_in) if claimed or not catch.saw_others else SKIPPED)
     return outcomes
 
 
 class _Catch(msgspec.Struct):
-    """What a fetch got: rows of claims, whether there were others, and when there is another token."""
+    """What a fetch got: rows of claims, whether there were others, and when to look again."""
 
     rows: list[Any]
     saw_others: bool = False
-    token_in: float | None = None
+    again_in: float | None = None
+
+    def wait_for(self, seconds: float | None) -> None:
+        """There may be more in so many seconds, or sooner."""
+        if seconds is not None:
+            self.again_in = seconds if self.again_in is None else min(self.again_in, seconds)
 
 
 def _fetch(tx: Transaction, item: Fetch, catch: _Catch) -> None:
     for _ in range(MOST_ROUNDS):
         allowances: dict[str, Allowance] = {}
-        catch.saw_others = False
         found = _find(tx, item, catch, allowances)
         rows = tx.moved_by([row[2:] for row in found if row[1] is None])
         keyed = {row[0]: row[1] for row in found if row[1] is not None}
@@ -269,7 +275,7 @@ def _fetch(tx: Transaction, item: Fetch, catch: _Catch) -> None:
         rows += _take(tx, dict.fromkeys(admitted, item.token))
         park(tx, over)
         catch.rows += rows
-        catch.saw_others = catch.saw_others or len(admitted) < len(keyed)
+        catch.saw_others = len(admitted) < len(keyed)
         if allowances:
             spend(tx, allowances, [row[_QUEUE] for row in rows])
         if rows or not over:  # if none is over, all that is left is judged elsewhere just now
@@ -297,11 +303,9 @@ def _allowed(tx: Transaction, queue: str, catch: _Catch, allowances: dict[str, A
     allowances |= lock_allowances(tx, [queue])
     one = allowances.get(queue)
     if one is None:
-        catch.saw_others = True
+        catch.wait_for(JUDGED_SECONDS)
         return 0
-    token_in = one.token_in()
-    if token_in is not None:
-        catch.token_in = token_in if catch.token_in is None else min(catch.token_in, token_in)
+    catch.wait_for(one.token_in())
     return one.most
 
 
