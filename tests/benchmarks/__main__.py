@@ -29,6 +29,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "hostile": "tests.benchmarks.hostile",
     "library": "tests.benchmarks.library",
     "reads": "tests.benchmarks.reads",
+    "schedules": "tests.benchmarks.schedules",
     "streams": "tests.benchmarks.streams",
     "throughput": "tests.benchmarks.throughput",
 }
