@@ -15,6 +15,7 @@ from actors import cron
 from actors.cron import Cron
 from actors.submission import Order
 from tasks.errors import InvalidField
+from tasks.ids import id_of
 from tasks.ledger.fires import Fire, Firing
 from tasks.schedule_records import Definition, Due
 from tasks.values import NewTask
@@ -26,7 +27,7 @@ MOST: Final = 1_000
 
 Prepare = Callable[[Order], Sequence[NewTask]]
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND: Final = timedelta(microseconds=1)
+MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def cron_of(definition: Definition) -> Cron:
@@ -42,9 +43,18 @@ def due_at(schedule: UUID, definition: Definition, fire_time: datetime) -> datet
     """When a fire time is due: up to ``jitter`` seconds later, always the same for the same fire time."""
     if not definition.jitter:
         return fire_time
-    text = schedule.bytes + str((fire_time - EPOCH) // MICROSECOND).encode()
-    share = int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big") / 2**32
+    share = int.from_bytes(_hash(schedule, fire_time, 4), "big") / 2**32
     return fire_time + timedelta(milliseconds=int(1_000 * definition.jitter * share))
+
+
+def task_of(schedule: UUID, fire_time: datetime) -> UUID:
+    """The id of the task of a fire time, always the same: there cannot be two on record."""
+    return id_of((fire_time - EPOCH) // MILLISECOND, _hash(schedule, fire_time, 10))
+
+
+def _hash(schedule: UUID, fire_time: datetime, size: int) -> bytes:
+    milliseconds = (fire_time - EPOCH) // MILLISECOND
+    return hashlib.blake2b(schedule.bytes + milliseconds.to_bytes(8, "big"), digest_size=size).digest()
 
 
 def following(schedule: UUID, definition: Definition, moment: datetime) -> tuple[datetime, datetime] | None:
@@ -53,9 +63,10 @@ def following(schedule: UUID, definition: Definition, moment: datetime) -> tuple
     return None if found is None else (found, due_at(schedule, definition, found))
 
 
-def order_of(definition: Definition) -> Order:
+def order_of(definition: Definition, task_id: UUID) -> Order:
     """What a schedule asks for each time."""
     return Order(
+        id=task_id,
         task_type=definition.task_type,
         payload=definition.payload,
         queue_name=definition.queue_name,
@@ -72,19 +83,20 @@ def order_of(definition: Definition) -> Order:
 
 def plan(due: Due, now: datetime, prepare: Prepare) -> Firing:
     """What a schedule that is due is to fire now, and when it is due again."""
-    asked, timing = due.definition, cron_of(due.definition)
+    asked = due.definition
+    timing = cron_of(asked)
     edge = now - GRACE
     fires: list[Fire] = []
     last = due.next_fire
     if due.next_run_at < edge:
         fires, last = _made_up(due, timing, edge, prepare)
     else:
-        fires.append(_fire(asked, due.next_fire, prepare, due_at=due.next_run_at))
+        fires.append(_fire(due, due.next_fire, prepare, due_at=due.next_run_at))
     while (next_fire := timing.after(last)) is not None:
         next_run_at = due_at(due.id, asked, next_fire)
         if next_run_at > now or len(fires) >= MOST:
             break
-        fires.append(_fire(asked, next_fire, prepare, due_at=next_run_at))
+        fires.append(_fire(due, next_fire, prepare, due_at=next_run_at))
         last = next_fire
     return Firing(
         schedule=due.id,
@@ -102,15 +114,15 @@ def _made_up(due: Due, timing: Cron, edge: datetime, prepare: Prepare) -> tuple[
     times = timing.between(due.next_fire, edge, MOST) or [due.next_fire]
     last = times[-1] if len(times) < MOST else timing.last(times[-1], edge) or times[-1]
     if asked.misfire == "once":
-        return [_fire(asked, last, prepare, missed=len(times) - 1)], last
+        return [_fire(due, last, prepare, missed=len(times) - 1)], last
     if asked.misfire == "skip":
         return [Fire(fire_time=last, missed=len(times) - 1)], last
-    fires = [_fire(asked, one, prepare) for one in times]
+    fires = [_fire(due, one, prepare) for one in times]
     return fires if last == times[-1] else [*fires, Fire(fire_time=last)], last
 
 
 def _fire(
-    asked: Definition,
+    due: Due,
     fire_time: datetime,
     prepare: Prepare,
     *,
@@ -118,7 +130,7 @@ def _fire(
     missed: int = 0,
 ) -> Fire:
     try:
-        tasks, error = prepare(order_of(asked)), None
+        tasks, error = prepare(order_of(due.definition, task_of(due.id, fire_time))), None
     except InvalidField as refused:  # it fitted when the schedule was made
         tasks, error = (), refused.message
     return Fire(fire_time=fire_time, due_at=due_at, tasks=tasks, missed=missed, error=error)

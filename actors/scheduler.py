@@ -53,8 +53,7 @@ class Scheduler:
         while not stopping.is_set():
             pause = LONGEST_PAUSE
             try:
-                self.fire()
-                pause = 0.0 if self.look_ahead() else self._pause()
+                pause = self._step()
                 self._forget()
                 self._is_troubled = False
             except Exception as error:
@@ -62,6 +61,17 @@ class Scheduler:
                     log.warning("schedules cannot be fired now, trying again: %s", error)
                 self._is_troubled = True
             stopping.wait(pause)
+
+    def _step(self) -> float:
+        """Fire what is due, and plan what is due soon; how long there is nothing to do then."""
+        if (seconds := self._queries.seconds_to_next()) is None or seconds > AHEAD_SECONDS:
+            return LONGEST_PAUSE
+        if seconds <= 0:
+            self.fire()
+        if self.look_ahead():
+            return 0.0
+        seconds = self._queries.seconds_to_next()
+        return LONGEST_PAUSE if seconds is None else min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE)
 
     def fire(self) -> int:
         """Fire everything that is due: how many schedules this process fired."""
@@ -116,10 +126,6 @@ class Scheduler:
                 log.warning("the schedule %s cannot be fired: %s", plans[0].schedule, error)
                 return 0
             return sum(self._fired([one], self._ledger.fire([one])) for one in plans)
-
-    def _pause(self) -> float:
-        seconds = self._queries.seconds_to_next()
-        return LONGEST_PAUSE if seconds is None else min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE)
 
     def _forget(self) -> None:
         if time.monotonic() - self._forgot_at < FORGET_SECONDS:

@@ -195,12 +195,12 @@ class Schedules:
                 f"fires every {shortest:g} s, and the least here is {self._least_seconds:g} s"
                 " (CALLBOARD_SCHEDULE_MIN_SECONDS)",
             )
-        self._submission.prepare(firing.order_of(asked))
+        self._submission.prepare(firing.order_of(asked, new_id()))
 
     def _change(self, stored: Stored, wanted: Definition, *, is_active: bool) -> bool:
         """Whether a schedule could be changed; else somebody else did meanwhile."""
         following = self._following(stored, wanted) if is_active else None
-        item = Change(stored.id, stored.version, wanted, *(following or (None, None)))
+        item = Change(stored.id, stored.version, stored.next_fire, wanted, *(following or (None, None)))
         outcome = self._committed(self._ledger.change_schedule(item, patience=PATIENCE_SECONDS))
         if outcome == MISSING:
             raise _no_schedule(stored.definition.name)
@@ -216,7 +216,8 @@ class Schedules:
         return firing.following(stored.id, wanted, now)
 
     def _fire(self, stored: Stored, fire_time: datetime) -> Fire:
-        return Fire(fire_time=fire_time, tasks=self._submission.prepare(firing.order_of(stored.definition)))
+        order = firing.order_of(stored.definition, new_id())
+        return Fire(fire_time=fire_time, tasks=self._submission.prepare(order))
 
     def _range(self, stored: Stored, since: datetime, until: datetime) -> list[datetime]:
         now = self._queries.now()

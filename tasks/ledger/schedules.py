@@ -24,10 +24,14 @@ class Make(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A schedule as it is to be, if it still is of ``version``; without a ``next_fire`` it is paused."""
+    """A schedule as it is to be, if it still is of ``version`` and at the fire time ``expected``.
+
+    Without a ``next_fire`` it is paused.
+    """
 
     id: UUID
     version: int
+    expected: datetime | None
     definition: Definition
     next_fire: datetime | None
     next_run_at: datetime | None
@@ -49,7 +53,7 @@ UPDATE schedules SET version = version + 1, definition = %s::jsonb, overlap = %s
 WHERE id = %s"""
 _NAMED = "SELECT id FROM schedules WHERE name = %s"
 _THERE = "SELECT id FROM schedules WHERE id = ANY(%s)"
-_LOCK = "SELECT id, version FROM schedules WHERE id = ANY(%s) ORDER BY id FOR UPDATE SKIP LOCKED"
+_LOCK = "SELECT id, version, next_fire FROM schedules WHERE id = ANY(%s) ORDER BY id FOR UPDATE SKIP LOCKED"
 
 
 class Held:
@@ -58,14 +62,14 @@ class Held:
     def __init__(self, tx: Transaction, ids: Iterable[UUID]) -> None:
         wanted = sorted(set(ids))
         self._there = {row[0] for row in tx.rows(_THERE, wanted)}
-        self._versions = dict(tx.rows(_LOCK, wanted))
+        self._states = {row[0]: row[1:] for row in tx.rows(_LOCK, wanted)}
 
     def __contains__(self, schedule: UUID) -> bool:
-        return schedule in self._versions
+        return schedule in self._states
 
-    def is_of(self, schedule: UUID, version: int) -> bool:
-        """Whether a schedule that is held is still of a version; one says so once."""
-        return bool(self._versions.pop(schedule, None) == version)
+    def is_at(self, schedule: UUID, version: int, next_fire: datetime | None) -> bool:
+        """Whether a schedule that is held is still of a version and at a fire time; it is asked once."""
+        return bool(self._states.pop(schedule, None) == (version, next_fire))
 
     def lack(self, schedule: UUID) -> object:
         """Why a schedule is not held: SKIPPED while somebody else holds it, MISSING if it is not there."""
@@ -108,7 +112,7 @@ def change(tx: Transaction, items: Sequence[Change]) -> list[object]:
 def _change(tx: Transaction, item: Change, held: Held) -> object:
     if item.id not in held:
         return held.lack(item.id)
-    if not held.is_of(item.id, item.version):
+    if not held.is_at(item.id, item.version, item.expected):
         return CHANGED
     asked = item.definition
     tx.execute(

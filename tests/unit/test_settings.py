@@ -38,6 +38,7 @@ def test_without_any_variable_everything_has_a_default() -> None:
         ("THREADS", "16", "threads", 16),
         ("MAX_CONCURRENT", "100", "max_concurrent", 100),
         ("TASK_TIMEOUT", "0.5", "task_timeout", 0.5),
+        ("SCHEDULE_MIN_SECONDS", "60", "schedule_min_seconds", 60.0),
         ("MAX_RETRIES", "0", "max_retries", 0),
         ("BACKOFF_FACTOR", "3", "backoff_factor", 3.0),
         ("DB_POOL", "20", "db_pool", 20),
