@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from actors import cron
 from actors.cron import Cron
 from actors.submission import Order
@@ -22,8 +24,9 @@ from tasks.values import NewTask
 
 #: What is not later than this always fires.
 GRACE: Final = timedelta(seconds=60)
-#: So many fire times are made up for at once, and counted.
+#: So many fire times are made up for at once, and counted; fewer, if so many bytes are too many.
 MOST: Final = 1_000
+MOST_BYTES: Final = 32 << 20
 
 Prepare = Callable[[Order], Sequence[NewTask]]
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -81,6 +84,11 @@ def order_of(definition: Definition, task_id: UUID) -> Order:
     )
 
 
+def most_of(definition: Definition) -> int:
+    """How many tasks of a schedule are recorded at once, at the most."""
+    return max(1, min(MOST, MOST_BYTES // len(msgspec.json.encode(definition))))
+
+
 def plan(due: Due, now: datetime, prepare: Prepare) -> Firing:
     """What a schedule that is due is to fire now, and when it is due again."""
     asked = due.definition
@@ -110,9 +118,10 @@ def plan(due: Due, now: datetime, prepare: Prepare) -> Firing:
 
 def _made_up(due: Due, timing: Cron, edge: datetime, prepare: Prepare) -> tuple[list[Fire], datetime]:
     """What becomes of the fire times that nobody was there for, and the last of them."""
-    asked = due.definition
-    times = timing.between(due.next_fire, edge, MOST) or [due.next_fire]
-    last = times[-1] if len(times) < MOST else timing.last(times[-1], edge) or times[-1]
+    asked, most = due.definition, most_of(due.definition)
+    until = edge - timedelta(seconds=asked.jitter)  # what comes after it may not be due yet
+    times = timing.between(due.next_fire, until, most) or [due.next_fire]
+    last = times[-1] if len(times) < most else timing.last(times[-1], until) or times[-1]
     if asked.misfire == "once":
         return [_fire(due, last, prepare, missed=len(times) - 1)], last
     if asked.misfire == "skip":

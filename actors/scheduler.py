@@ -6,7 +6,8 @@ It goes by the time of Postgres, never by its own, and waits for no other step o
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import datetime
 from uuid import UUID
@@ -21,9 +22,11 @@ from tasks.schedules import ScheduleQueries
 
 log = logging.getLogger("callboard.schedules")
 
-#: So many are read and fired in one go, and no more than about so many bytes of them.
+#: So many are read at once. A transaction gets about so many tasks and bytes, and so many of them wait.
 BATCH = 500
+MOST_TASKS = 500
 MOST_BYTES = 4 << 20
+MOST_SENT = 8
 #: The longest pause: what was made or changed meanwhile is seen after it. And the shortest one.
 LONGEST_PAUSE, SHORTEST_PAUSE = 0.25, 0.01
 #: What is due so soon is planned already, so that at its time it only has to be recorded.
@@ -46,7 +49,7 @@ class Scheduler:
         self._planned_to: Due | None = None
         self._forgot_at = 0.0
         self._is_troubled = False
-        self._unreadable: set[tuple[UUID, int]] = set()
+        self._complained: set[tuple[UUID, int]] = set()
 
     def run(self, stopping: threading.Event) -> None:
         """Fire what is due until ``stopping`` is set. What fails is logged once and tried again."""
@@ -75,20 +78,35 @@ class Scheduler:
 
     def fire(self) -> int:
         """Fire everything that is due: how many schedules this process fired."""
-        orders: list[tuple[list[Firing], Future[int]]] = []
-        last: Due | None = None
-        while True:
-            page = self._queries.due(BATCH, last)
-            if page.now is None:
-                break
-            # What is planned is committed while the next page is read.
-            for part in _parts(page.due):
-                plans = [plan for one in part if (plan := self._plan(one, page.now)) is not None]
-                orders.append((plans, self._ledger.fire(plans)))
-            last = page.due[-1]
+        fired = 0
+        sent: deque[tuple[list[Firing], Future[int]]] = deque()
+        for plans in self._due():  # one part is committed while the next one is read and planned
+            sent.append((plans, self._ledger.fire(plans)))
+            if len(sent) > MOST_SENT:
+                fired += self._fired(*sent.popleft())
+        return fired + sum(self._fired(*one) for one in sent)
+
+    def _due(self) -> Iterator[list[Firing]]:
+        """What is due, planned, in parts that are not too large for a transaction."""
+        part: list[Firing] = []
+        tasks = size = 0
+        page = self._queries.due(BATCH)
+        while page.now is not None:
+            for one in page.due:
+                plan = self._plan(one, page.now)
+                if plan is None:
+                    continue
+                part.append(plan)
+                tasks += sum(len(each.tasks) for each in plan.fires)
+                size += len(one.asked) * len(plan.fires)
+                if tasks >= MOST_TASKS or size >= MOST_BYTES:
+                    yield part
+                    part, tasks, size = [], 0, 0
             if len(page.due) < BATCH:
                 break
-        return sum(self._fired(plans, answer) for plans, answer in orders)
+            page = self._queries.due(BATCH, page.due[-1])
+        if part:
+            yield part
 
     def look_ahead(self) -> bool:
         """Plan a part of what is due soon; whether there may be more of it."""
@@ -111,9 +129,7 @@ class Scheduler:
         try:
             return firing.plan(due, now, self._prepare)
         except CallboardError as error:  # an older data base of zones, for example: other clocks may read it
-            if (due.id, due.version) not in self._unreadable:
-                self._unreadable.add((due.id, due.version))
-                log.warning("the schedule %s cannot be fired here: %s", due.definition.name, error)
+            self._complain(due.id, due.version, error)
             return None
 
     def _fired(self, plans: list[Firing], answer: "Future[int]") -> int:
@@ -123,9 +139,14 @@ class Scheduler:
             raise
         except Exception as error:  # one of them cannot be recorded, and the others must not wait for it
             if len(plans) == 1:
-                log.warning("the schedule %s cannot be fired: %s", plans[0].schedule, error)
+                self._complain(plans[0].schedule, plans[0].version, error)
                 return 0
             return sum(self._fired([one], self._ledger.fire([one])) for one in plans)
+
+    def _complain(self, schedule: UUID, version: int, error: Exception) -> None:
+        if (schedule, version) not in self._complained:
+            self._complained.add((schedule, version))
+            log.warning("the schedule %s cannot be fired: %s", schedule, error)
 
     def _forget(self) -> None:
         if time.monotonic() - self._forgot_at < FORGET_SECONDS:
@@ -136,14 +157,3 @@ class Scheduler:
         for _ in range(MOST_FORGETS):
             if self._ledger.forget_fires(self._kept).result(PATIENCE_SECONDS) < FORGOTTEN_AT_ONCE:
                 break
-
-
-def _parts(due: Sequence[Due]) -> Iterator[Sequence[Due]]:
-    """Cut into parts of about `MOST_BYTES`."""
-    begin = size = 0
-    for at, one in enumerate(due):
-        if size > MOST_BYTES:
-            yield due[begin:at]
-            begin, size = at, 0
-        size += len(one.asked)
-    yield due[begin:]

@@ -24,8 +24,6 @@ ANSWER_SECONDS: Final = 5.0
 #: So often a change is tried again when others change the same schedule at the same time.
 TRIES: Final = 10
 SHOWN_RUNS: Final = 5
-#: A range with more fire times is to be filled bit by bit.
-MOST_BACKFILLED: Final = 1_000
 #: No fire time is before this.
 BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
 TIMING: Final = ("cron_expr", "timezone", "jitter")
@@ -233,11 +231,10 @@ class Schedules:
                 "from",
                 f"is too long ago: what was fired before {forgotten.isoformat()} is not known any more",
             )
-        times = firing.cron_of(stored.definition).between(since, until, MOST_BACKFILLED + 1)
-        if len(times) > MOST_BACKFILLED:
-            raise InvalidField.of(
-                "to", f"there are more than {MOST_BACKFILLED:,} fire times: take a shorter range"
-            )
+        most = firing.most_of(stored.definition)
+        times = firing.cron_of(stored.definition).between(since, until, most + 1)
+        if len(times) > most:
+            raise InvalidField.of("to", f"there are more than {most:,} fire times: take a shorter range")
         return times
 
     def _shown(self, stored: Stored, now: datetime) -> Schedule:

@@ -381,6 +381,20 @@ def test_nothing_is_fired_before_its_time(office: Office) -> None:
         assert run.fired_at >= due >= run.fire_time
 
 
+def test_of_late_times_with_jitter_none_is_run_before_it_is_due(office: Office) -> None:
+    # Given a schedule with more jitter than is between its times, that nobody has looked at for an hour
+    office.create(cron_expr="* * * * *", jitter=1_800.0, misfire="all")
+    office.fell_due(timedelta(hours=1))
+    # When it is fired, then each time is that is due, and none that is not
+    while office.scheduler.fire():
+        pass
+    stored = office.stored()
+    for at, outcome, _ in office.runs():
+        assert outcome == "fired"
+        assert firing.due_at(stored.id, stored.definition, at) <= office.found.now()
+    assert stored.next_run_at > office.found.now() - timedelta(seconds=1)
+
+
 def test_a_plan_is_made_of_every_time_that_is_due() -> None:
     # Given a schedule of every ten seconds that is half a minute late
     asked = Definition(name="report", task_type="test", cron_expr="*/10 * * * * *")
