@@ -190,7 +190,7 @@ class Deliverer:
         at, began = datetime.now(UTC), time.monotonic()
         sent = self._send(due, task)
         duration = round((time.monotonic() - began) * 1_000, 3)
-        status, due_in = self._judge(due, sent)
+        status, due_in = judge(due, sent, self._pauses)
         log.log(
             logging.WARNING if status == FAILED else logging.DEBUG,
             "delivery %s about task %s to %s: %s, %s",
@@ -218,15 +218,16 @@ class Deliverer:
             headers[SIGNATURE_HEADER] = sign(secret, body)
         return self._sender.send(due.url, body, headers)
 
-    def _judge(self, due: DueDelivery, sent: Sent) -> tuple[str, float]:
-        """What becomes of a delivery, and in how many seconds it is due again."""
-        if sent.status is not None and 200 <= sent.status < 300:
-            return DELIVERED, 0.0
-        if sent.status == GONE or due.is_orphan or due.tries >= len(self._pauses):
-            return FAILED, 0.0
-        pause = self._pauses[due.tries] * random.uniform(1 - JITTER, 1 + JITTER)
-        return PENDING, max(pause, sent.retry_after)
-
     def _under_way(self) -> int:
         with self._lock:
             return sum(self._busy.values())
+
+
+def judge(due: DueDelivery, sent: Sent, pauses: Sequence[float]) -> tuple[str, float]:
+    """What becomes of a delivery after an attempt, and in how many seconds it is due again if it is."""
+    if sent.status is not None and 200 <= sent.status < 300:
+        return DELIVERED, 0.0
+    if sent.status == GONE or due.is_orphan or due.tries >= len(pauses):
+        return FAILED, 0.0
+    pause = pauses[due.tries] * random.uniform(1 - JITTER, 1 + JITTER)
+    return PENDING, max(pause, sent.retry_after)

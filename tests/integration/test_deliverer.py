@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -67,6 +68,10 @@ def settled(record: Record, task_id: UUID, timeout: float = 10.0) -> Delivery:
     return delivery
 
 
+def has_heard(web: Site, task_id: UUID) -> bool:
+    return any(str(task_id).encode() in one.body for one in web.posted)
+
+
 def is_genuine(posted: Posted, secret: str) -> bool:
     return verify(secret, posted.headers["X-Callboard-Signature"], posted.body)
 
@@ -104,7 +109,7 @@ def test_a_receiver_that_fails_three_times_gets_a_verifiable_delivery(
 def test_one_that_hangs_costs_nobody_else_anything(record: Record, web: Site, start: Start) -> None:
     # Given fifty deliveries to a receiver that hangs, and few threads
     web.answers["/"] = hang(web)
-    start(threads=4)
+    start(threads=4, seconds=60.0)
     stuck = [record.completed(callback_url=f"http://{web.address}/") for _ in range(50)]
     eventually(lambda: len(web.asked) == 2)
     # When others are to be told
@@ -114,8 +119,8 @@ def test_one_that_hangs_costs_nobody_else_anything(record: Record, web: Site, st
         ids = [record.completed(callback_url=f"http://{other.address}/") for _ in range(20)]
         for task_id in ids:
             assert settled(record, task_id).status == "delivered"
-        # Then they are told at once, while two of the others still wait for an answer
-        assert time.monotonic() - began < 2.0
+        # Then they are told long before the others have waited for long enough
+        assert time.monotonic() - began < 20.0
     assert len(web.asked) == 2
     assert all(record.deliveries(task_id)[0].status == "pending" for task_id in stuck)
 
@@ -228,6 +233,20 @@ def test_many_deliverers_send_each_delivery_once(record: Record, start: Start, d
         # Then each was told once
         told = [one.headers["X-Callboard-Delivery"] for web in webs for one in web.posted]
     assert len(told) == len(set(told)) == 100
+
+
+def test_a_deliverer_survives_a_postgres_that_was_away(record: Record, web: Site, start: Start) -> None:
+    start()
+    settled(record, record.completed(callback_url=f"http://{web.address}/"))
+    # When all connections break, again and again
+    for _ in range(3):
+        record.sql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        # Then what ends afterwards is told all the same
+        told = record.completed(callback_url=f"http://{web.address}/")
+        eventually(partial(has_heard, web, told))
 
 
 def test_a_deliverer_that_stops_ends_what_it_has_begun(record: Record, web: Site, start: Start) -> None:

@@ -123,6 +123,7 @@ def test_a_value_that_cannot_be_used_is_refused_by_the_name_of_its_variable(refu
         ("EMBEDDING_URL", "http://localhost:1234x/v1"),
         ("EMBEDDING_URL", "localhost:1234/v1"),
         ("EMBEDDING_URL", "http:///1234"),
+        ("CALLBACK_SECRET", "1234 5678"),
     ],
 )
 def test_what_may_hold_a_secret_is_refused_without_showing_it(variable: str, secret: str) -> None:
