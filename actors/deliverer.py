@@ -1,8 +1,8 @@
 """The deliverer: tells receivers that tasks ended, beside the clock. Any number of them may run.
 
-Each attempt has a thread of its own, there is a bounded number of them, and few for each host: a receiver
-that hangs holds up nobody else. What a deliverer claims it attempts at once; if it dies meanwhile, the
-claim's lease ends and another one attempts it again, under the same id.
+Each attempt has a thread of its own. There is a bounded number of them, and few for each host, more only as
+long as it answers well: a receiver that hangs holds up nobody else. What a deliverer claims it attempts at
+once; if it dies meanwhile, the claim's lease ends and another one attempts it again, under the same id.
 """
 
 import logging
@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Protocol
@@ -29,13 +29,16 @@ from tasks.callbacks import (
     DueDelivery,
     Event,
 )
-from tasks.ledger.callbacks import Taken
+from tasks.ledger.callbacks import TakeDeliveries, Taken
 from tasks.records import Task
 
 log = logging.getLogger("callboard.callbacks")
 
 THREADS = 32
+#: At first, and for a host that did not take what it was sent the last time.
 PER_HOST = 2
+#: So many hosts are remembered that took it.
+MOST_ALLOWED = 500
 #: The pauses after the first attempts, in seconds; after one more attempt the delivery is given up.
 PAUSES = (5.0, 30.0, 120.0, 600.0, 1_800.0, 7_200.0, 21_600.0)
 JITTER = 0.2
@@ -63,9 +66,7 @@ class CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
 class Records(Protocol):
     """Who keeps deliveries."""
 
-    def take_deliveries(
-        self, limit: int, *, per_host: int, lease: float, busy: Mapping[str, int], after: str = ""
-    ) -> Future[Taken]:
+    def take_deliveries(self, asked: TakeDeliveries) -> Future[Taken]:
         """Claim due deliveries."""
 
     def record_attempt(self, attempted: Attempted) -> Future[bool]:
@@ -85,6 +86,7 @@ class Deliverer:
     Args:
       secret: signs what goes to a task's own callback_url; None leaves it unsigned.
       pauses: the seconds between attempts; there is one attempt more than pauses.
+      per_host: how many attempts may be under way to one host, as long as it has not proved itself.
       lease: seconds after which an attempt of a process that died is made again.
     """
 
@@ -110,6 +112,7 @@ class Deliverer:
         self._lease = lease
         self._after = ""
         self._busy: Counter[str] = Counter()
+        self._allowed: dict[str, int] = {}
         self._lock = threading.Lock()
         self._awake = threading.Event()
         self._is_troubled = False
@@ -152,13 +155,12 @@ class Deliverer:
     def step(self) -> int:
         """Begin with what is due, as far as there are threads; how many attempts were begun."""
         with self._lock:
-            busy = dict(self._busy)
+            busy, allowed = dict(self._busy), dict(self._allowed)
         free = self._threads - sum(busy.values())
         if free <= 0:
             return 0
-        taken = self._ledger.take_deliveries(
-            free, per_host=self._per_host, lease=self._lease, busy=busy, after=self._after
-        ).result(PATIENCE_SECONDS)
+        asked = TakeDeliveries(free, self._per_host, self._lease, busy, allowed, self._after)
+        taken = self._ledger.take_deliveries(asked).result(PATIENCE_SECONDS)
         began_in_the_middle, self._after = bool(self._after), taken.after
         tasks = {task.task_id: task for task in self._queries.tasks_by_id([one.task_id for one in taken.due])}
         for due in taken.due:
@@ -191,6 +193,7 @@ class Deliverer:
         sent = self._send(due, task)
         duration = round((time.monotonic() - began) * 1_000, 3)
         status, due_in = judge(due, sent, self._pauses)
+        self._learn(due.host, arrived=status == DELIVERED)
         log.log(
             logging.WARNING if status == FAILED else logging.DEBUG,
             "delivery %s about task %s to %s: %s, %s",
@@ -217,6 +220,15 @@ class Deliverer:
         if secret is not None:
             headers[SIGNATURE_HEADER] = sign(secret, body)
         return self._sender.send(due.url, body, headers)
+
+    def _learn(self, host: str, *, arrived: bool) -> None:
+        """Let a host that takes what it is sent have more at once, up to half of the threads."""
+        with self._lock:
+            if not arrived:
+                self._allowed.pop(host, None)
+            elif host in self._allowed or len(self._allowed) < MOST_ALLOWED:
+                more = self._allowed.get(host, self._per_host) + 1
+                self._allowed[host] = max(self._per_host, min(more, self._threads // 2))
 
     def _under_way(self) -> int:
         with self._lock:

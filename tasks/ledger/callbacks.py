@@ -40,15 +40,17 @@ class RemoveWebhook(msgspec.Struct):
 
 
 class TakeDeliveries(msgspec.Struct, frozen=True):
-    """Claim up to ``limit`` due deliveries for ``lease`` seconds, ``per_host`` of a host.
+    """Claim up to ``limit`` due deliveries for ``lease`` seconds.
 
-    ``busy`` is how many of each host are under way. Hosts take turns: it begins with the one ``after``.
+    ``busy`` is how many of each host are under way: there may be ``per_host``, or what ``allowed`` says of a
+    host. Hosts take turns: it begins with the one ``after``.
     """
 
     limit: int
     per_host: int
     lease: float
     busy: Mapping[str, int] = msgspec.field(default_factory=dict)
+    allowed: Mapping[str, int] = msgspec.field(default_factory=dict)
     after: str = ""
 
 
@@ -112,7 +114,8 @@ WITH RECURSIVE hosts(host, nth) AS (
     SELECT one.id FROM hosts CROSS JOIN LATERAL (
         SELECT d.id FROM deliveries d
         WHERE d.host = hosts.host AND d.status = 'pending' AND d.due_at <= now() ORDER BY d.due_at
-        LIMIT greatest(%(per_host)s - coalesce((%(busy)s::jsonb->>hosts.host)::integer, 0), 0)
+        LIMIT greatest(coalesce((%(allowed)s::jsonb->>hosts.host)::integer, %(per_host)s)
+            - coalesce((%(busy)s::jsonb->>hosts.host)::integer, 0), 0)
         FOR NO KEY UPDATE SKIP LOCKED) AS one
     WHERE hosts.nth > 0 OR hosts.host = '' LIMIT %(limit)s
 ), taken AS (
@@ -183,7 +186,8 @@ def take_deliveries(tx: Transaction, items: Sequence[TakeDeliveries]) -> list[Ta
 
 
 def _take(tx: Transaction, item: TakeDeliveries) -> Taken:
-    asked = {**msgspec.structs.asdict(item), "busy": as_json(item.busy)}
+    asked = msgspec.structs.asdict(item)
+    asked |= {"busy": as_json(item.busy), "allowed": as_json(item.allowed)}
     rows = tx.planned(_TAKE, asked)
     names = DueDelivery.__struct_fields__
     due = [

@@ -1,6 +1,5 @@
 """The verbs of callbacks."""
 
-from collections.abc import Mapping
 from concurrent.futures import Future
 from uuid import UUID
 
@@ -26,12 +25,9 @@ class Calling:
         """Tell a receiver no more; False: there is none."""
         return self._group.add("remove_webhook", callbacks.RemoveWebhook(webhook_id), patience=patience)
 
-    def take_deliveries(
-        self, limit: int, *, per_host: int, lease: float, busy: Mapping[str, int], after: str = ""
-    ) -> Future[callbacks.Taken]:
-        """Claim due deliveries; see `tasks.ledger.callbacks.TakeDeliveries`."""
-        item = callbacks.TakeDeliveries(limit, per_host, lease, busy, after)
-        return self._group.add("take_deliveries", item, rows=limit)
+    def take_deliveries(self, asked: callbacks.TakeDeliveries) -> Future[callbacks.Taken]:
+        """Claim due deliveries."""
+        return self._group.add("take_deliveries", asked, rows=asked.limit)
 
     def record_attempt(self, attempted: Attempted) -> Future[bool]:
         """Record what came of an attempt to deliver; False: its lease was over, and others have it."""

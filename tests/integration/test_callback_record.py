@@ -187,8 +187,11 @@ def test_hosts_take_turns_and_a_busy_one_holds_up_no_other(record: Record) -> No
     busy = {"b.example:81": 1, "a.example": 2}
     assert [one.host for one in record.take(per_host=2, busy=busy)] == ["b.example:81", "c.example"]
     # and who takes few at a time goes on with the next host
-    taken = record.ledger.take_deliveries(1, per_host=2, lease=20, busy={}, after="a.example").result(10)
+    taken = record.take_part(1, per_host=2, lease=0.0, after="a.example")
     assert (taken.due[0].host, taken.after) == ("b.example:81", "b.example:81")
+    # and a host may be allowed more than others
+    more = record.take(per_host=0, busy={"b.example:81": 1}, allowed={"b.example:81": 5})
+    assert [one.host for one in more] == ["b.example:81"] * 4
 
 
 def test_a_url_may_be_written_in_an_unusual_way(record: Record) -> None:

@@ -125,6 +125,27 @@ def test_one_that_hangs_costs_nobody_else_anything(record: Record, web: Site, st
     assert all(record.deliveries(task_id)[0].status == "pending" for task_id in stuck)
 
 
+def test_who_answers_well_gets_more_at_once(record: Record, web: Site, start: Start) -> None:
+    # Given a receiver that takes a while for each
+    under_way, most, lock = [0], [0], threading.Lock()
+
+    def slow(handler: Any) -> None:
+        with lock:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+        time.sleep(0.05)
+        with lock:
+            under_way[0] -= 1
+        answer(200)(handler)
+
+    web.answers["/"] = slow
+    start(threads=16)
+    # When it takes all it is sent, then it gets up to half of the threads
+    ids = [record.completed(callback_url=f"http://{web.address}/") for _ in range(60)]
+    eventually(lambda: len(web.posted) == len(ids), 20)
+    assert 2 < most[0] <= 8
+
+
 def test_a_dead_receiver_is_given_up_and_its_task_knows_nothing(
     record: Record, start: Start, web: Site
 ) -> None:

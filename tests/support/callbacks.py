@@ -11,6 +11,7 @@ from tasks.callback_queries import CallbackQueries
 from tasks.callbacks import Attempted, Delivery, DeliveryAttempt, DueDelivery, NewWebhook, WebhookFilter
 from tasks.ids import new_id
 from tasks.ledger import Ledger
+from tasks.ledger.callbacks import TakeDeliveries, Taken
 from tasks.ledger.endings import Complete
 from tasks.queries import Queries
 from tasks.values import Claimed, NewTask, TaskError
@@ -74,8 +75,10 @@ class Record:
         return self.callbacks.deliveries(task_id, owner=owner, limit=100, offset=0)[0]
 
     def take(self, limit: int = 10, per_host: int = 10, lease: float = 20.0, **how: Any) -> list[DueDelivery]:
-        how = {"busy": {}, **how}
-        return self.ledger.take_deliveries(limit, per_host=per_host, lease=lease, **how).result(10).due
+        return self.take_part(limit, per_host, lease, **how).due
+
+    def take_part(self, limit: int, per_host: int, lease: float, **how: Any) -> Taken:
+        return self.ledger.take_deliveries(TakeDeliveries(limit, per_host, lease, **how)).result(10)
 
     def attempted(self, due: DueDelivery, status: str, due_in: float = 0.0) -> bool:
         attempt = DeliveryAttempt(at=datetime.now(UTC), status_code=200, error=None, duration_ms=1.5)
