@@ -1,6 +1,6 @@
 """Callbacks as values: webhooks, what is delivered to whom, and what came of each attempt."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -99,9 +99,10 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     completed_at: datetime | None
 
     def fields(self) -> dict[str, Any]:
-        """The fields of a `tasks.records.Task` that follow from it."""
+        """The fields of a `tasks.records.Task` that follow from it, with times in UTC."""
+        found = msgspec.structs.asdict(self)
         return {
-            **msgspec.structs.asdict(self),
+            **{name: _in_utc(value) for name, value in found.items()},
             "progress": round(self.progress, 2),
             "duration_ms": milliseconds(self.started_at, self.completed_at),
             "estimated_completion": None,
@@ -141,6 +142,11 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     due_in: float
     attempt: DeliveryAttempt
+
+
+def _in_utc(value: Any) -> Any:
+    """A moment in UTC, whatever the time zone of the session that wrote it; other values as they are."""
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
 
 
 def shown_url(url: str) -> str:

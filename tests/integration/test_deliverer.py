@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from playhouse.pool import PooledPostgresqlDatabase
 
 from actors.deliverer import CallbackBody, Deliverer
 from actors.web.connecting import Gate
-from actors.web.sending import Sender
+from actors.web.sending import Sender, Sent
 from actors.web.signatures import verify
 from tasks.callbacks import Delivery
 from tasks.ledger import Ledger
@@ -48,8 +48,8 @@ def start(record: Record) -> Iterator[Start]:
 
         def begin(*, gate: Gate | None = None, seconds: float = 5.0, **how: Any) -> Deliverer:
             sender = Sender(gate or Gate(allow_private=True), seconds=seconds)
-            given = {"pauses": (0.05,) * 7, "secret": OWN_SECRET, "ledger": record.ledger, **how}
-            deliverer = Deliverer(queries=record.queries, sender=sender, **given).start()
+            given = {"ledger": record.ledger, "sender": sender, "secret": OWN_SECRET, **how}
+            deliverer = Deliverer(queries=record.queries, **{"pauses": (0.05,) * 7, **given}).start()
             ending.callback(deliverer.close)
             return deliverer
 
@@ -268,6 +268,20 @@ def test_a_deliverer_survives_a_postgres_that_was_away(record: Record, web: Site
         # Then what ends afterwards is told all the same
         told = record.completed(callback_url=f"http://{web.address}/")
         eventually(partial(has_heard, web, told))
+
+
+class Clumsy(Sender):
+    """A sender that does not even come to send."""
+
+    def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Sent:
+        raise LookupError("secret")
+
+
+def test_what_cannot_even_be_tried_is_given_up_too(record: Record, web: Site, start: Start) -> None:
+    start(sender=Clumsy(Gate()), pauses=(0.01,))
+    delivery = settled(record, record.completed(callback_url=f"http://{web.address}/"))
+    assert delivery.status == "failed"
+    assert [one.error for one in delivery.attempts] == ["it could not be sent (LookupError)"] * 2
 
 
 def test_a_deliverer_that_stops_ends_what_it_has_begun(record: Record, web: Site, start: Start) -> None:

@@ -1,8 +1,9 @@
 """What becomes of a delivery after an attempt, whatever the receiver answers."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import uuid4
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,14 @@ FAILURES = st.builds(
     st.none(),
     st.floats(0, 86_400),
 )
+
+
+def test_times_are_told_in_utc_whatever_the_time_zone_of_the_database() -> None:
+    there = timezone(timedelta(hours=2))
+    ending = msgspec.structs.replace(ENDING, updated_at=NOW.astimezone(there), started_at=None)
+    fields = ending.fields()
+    assert (str(fields["updated_at"]), fields["started_at"]) == ("2026-01-01 00:00:00+00:00", None)
+    assert (fields["duration_ms"], fields["result"]) == (None, None)
 
 
 def due(tries: int, *, is_orphan: bool = False) -> DueDelivery:
