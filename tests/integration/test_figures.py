@@ -138,8 +138,8 @@ def record(shared: PooledPostgresqlDatabase, url: str) -> Iterator[Record]:
     made.close()
 
 
-@given(steps=st.lists(st.sampled_from(STEPS), min_size=5, max_size=40))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.sampled_from(STEPS), min_size=5, max_size=30))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_counters_are_exact_after_every_step_and_never_fall(record: Record, steps: list[str]) -> None:
     record.begin()
     for step in ["submit", "submit", "claim", *steps]:

@@ -20,6 +20,10 @@ COMPLETED, FLAKY, HOPELESS, STAGED = 240, 30, 26, 4
 SECONDS_OF_A_BEAT = 10.0
 
 
+#: What has nothing to do with how tasks travel is looked at once.
+once = pytest.mark.parametrize("broker_url", ["local"], indirect=True, scope="module")
+
+
 class Deployment:
     """An installation with two workers and two APIs."""
 
@@ -161,6 +165,28 @@ def test_counters_are_the_truth_at_both_apis_and_never_fall(running: Deployment)
     )
 
 
+def test_whoever_delivers_tells_how_it_is(running: Deployment) -> None:
+    # Given processes that had their heartbeats
+    eventually(lambda: scrape(running.apis[0]).value("callboard_process_cpu_seconds_total", kind="api") > 0)
+    for found in running.scrapes():
+        # Then the clock ticks, and ledgers commit
+        assert found.value("callboard_clock_lag_seconds") < SECONDS_OF_A_BEAT
+        assert found.value("callboard_ledger_commits_total", kind="worker") > 0
+        commits, verbs = (found.value(f"callboard_ledger_{one}_total") for one in ("commits", "verbs"))
+        assert commits <= verbs
+        if running.house.broker_url is None:
+            # And without RabbitMQ nothing is said of it
+            assert found.count("callboard_dispatcher_lag_seconds") == 0
+            assert found.count("callboard_rabbitmq_connected") == 0
+        else:
+            # And with RabbitMQ the dispatcher is on time, and everybody is connected
+            assert found.value("callboard_dispatcher_lag_seconds") < SECONDS_OF_A_BEAT
+            for kind in ("worker", "api", "clock"):
+                assert found.value("callboard_rabbitmq_connected", kind=kind) > 0
+            assert found.value("callboard_rabbitmq_ready", queue="default") == 0
+
+
+@once
 def test_processes_tell_how_they_are(running: Deployment) -> None:
     # Given tasks that run
     house = running.house
@@ -207,6 +233,7 @@ def test_processes_tell_how_they_are(running: Deployment) -> None:
         running.apis[0].post(f"/api/v1/tasks/{one}/cancel").raise_for_status()
 
 
+@once
 def test_what_an_api_is_asked_is_told_by_the_other(running: Deployment) -> None:
     # Given requests to one API, one of them without success, and a stream
     first, second = running.apis
@@ -243,6 +270,7 @@ def listens(process: dict[str, object], client: httpx.Client) -> bool:
     return client.base_url.port in ports
 
 
+@once
 def test_all_queues_are_told_with_the_figures_of_each(running: Deployment) -> None:
     # Given queues with different settings, and tasks that wait for the next year in one
     http = running.apis[1]
