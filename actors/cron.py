@@ -9,16 +9,21 @@ nothing.
 Where clocks are set forward, a job at a fixed time that does not exist fires right after the gap; where they
 are set back, it fires once, the first time. A job with a ``*`` in front of its minute or hour goes by the
 time that really passes: it fires in both of the hours that have one name, and in none that has none.
+
+APScheduler's CronTrigger says which days of a month fit, which is remembered. Times of the day and changes of
+the clocks are ours: it has other rules for them, and looks for a time second by second, minute by minute.
 """
 
 import calendar
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.cron import CronTrigger
 
 from actors.fields import spell
 from tasks.errors import InvalidField
@@ -63,41 +68,46 @@ _KINDS: Final = (
 
 
 class Days(NamedTuple):
-    """Which days of a month fit.
+    """Which days fit, in the words of APScheduler's CronTrigger, whose weeks begin on Monday.
 
-    Weekdays are 0 (Sunday) to 6; ``nth`` has pairs of a weekday and its place in the month, 0 for the last.
+    ``days`` are those that the first of the two fields allows, ``weekdays`` those of the second: one of the
+    triggers must fit; None allows all.
     """
 
-    days: frozenset[int]
-    last: bool
+    days: tuple[CronTrigger, ...] | None
+    weekdays: tuple[CronTrigger, ...] | None
     last_working: bool
-    weekdays: frozenset[int]
-    nth: frozenset[tuple[int, int]]
     must_fit_both: bool
 
-    def fits(self, day: date, length: int) -> bool:
-        """Whether a day fits, in a month of so many days."""
-        weekday = day.isoweekday() % 7
-        by_day = (
-            day.day in self.days
-            or (self.last and day.day == length)
-            or (self.last_working and day.day == _last_working(day, length))
-        )
-        place = 0 if day.day + 7 > length else None
-        by_weekday = weekday in self.weekdays or bool(
-            self.nth and ({(weekday, (day.day + 6) // 7), (weekday, place)} & self.nth)
-        )
-        return (by_day and by_weekday) if self.must_fit_both else (by_day or by_weekday)
+    def of(self, year: int, month: int) -> tuple[int, ...]:
+        """The days of a month that fit, ascending."""
+        by_day = _matching(self.days, year, month)
+        if self.last_working:
+            by_day.add(_last_working(year, month))
+        by_weekday = _matching(self.weekdays, year, month)
+        return tuple(sorted(by_day & by_weekday if self.must_fit_both else by_day | by_weekday))
 
 
-def _last_working(day: date, length: int) -> int:
-    return length - max(0, day.replace(day=length).isoweekday() - 5)
+def _matching(triggers: Iterable[CronTrigger] | None, year: int, month: int) -> set[int]:
+    if triggers is None:
+        return set(range(1, calendar.monthrange(year, month)[1] + 1))
+    found: set[int] = set()
+    for trigger in triggers:
+        moment = trigger.get_next_fire_time(None, datetime(year, month, 1, tzinfo=UTC))
+        while moment is not None and (moment.year, moment.month) == (year, month):
+            found.add(moment.day)
+            moment = trigger.get_next_fire_time(moment, moment + DAY)
+    return found
+
+
+def _last_working(year: int, month: int) -> int:
+    length = calendar.monthrange(year, month)[1]
+    return length - max(0, date(year, month, length).isoweekday() - 5)
 
 
 @lru_cache(maxsize=4_096)
-def _days_of(days: Days, year: int, month: int) -> tuple[int, ...]:
-    length = calendar.monthrange(year, month)[1]
-    return tuple(day for day in range(1, length + 1) if days.fits(date(year, month, day), length))
+def _days_of(day: str, weekday: str, year: int, month: int) -> tuple[int, ...]:
+    return _days(day, weekday).of(year, month)
 
 
 class Pattern(NamedTuple):
@@ -106,7 +116,9 @@ class Pattern(NamedTuple):
     seconds: tuple[int, ...]
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
-    days: Days
+    #: The fields of the days, as they were written.
+    day: str
+    weekday: str
     months: tuple[int, ...]
     #: Whether it is about fixed times, and not about what really passes.
     is_fixed: bool
@@ -126,7 +138,7 @@ class Pattern(NamedTuple):
                 if (year, month) < (first.year, first.month):
                     continue
                 is_first = (year, month) == (first.year, first.month)
-                for day in _days_of(self.days, year, month):
+                for day in _days_of(self.day, self.weekday, year, month):
                     if not is_first or day >= first.day:
                         yield date(year, month, day)
 
@@ -301,38 +313,45 @@ def _pattern(expression: str) -> Pattern:
     ]
     seconds, minutes, hours, months = (tuple(sorted(numbers)) for numbers in plain)
     is_fixed = not words[1].startswith("*") and not words[2].startswith("*")
-    return Pattern(seconds, minutes, hours, _days(words[3], words[5]), months, is_fixed)
+    _days(words[3], words[5])
+    return Pattern(seconds, minutes, hours, words[3], words[5], months, is_fixed)
 
 
 _OF_DAYS = ("day", "weekday")
 
 
+@lru_cache(maxsize=1_024)
 def _days(day: str, weekday: str) -> Days:
-    days: set[int] = set()
-    special: set[str] = set()
-    for term in day.split(","):
-        if term in ("l", "lw"):
-            special.add(term)
-        else:
-            days |= _numbers(term, _KINDS[3])
-    weekdays: set[int] = set()
-    nth: set[tuple[int, int]] = set()
-    for term in weekday.split(","):
-        name, sign, place = term.partition("#")
-        if sign and place in ("1", "2", "3", "4", "5"):
-            nth.add((_number(name, _KINDS[5]) % 7, int(place)))
-        elif term.endswith("l") and len(term) == 2:
-            nth.add((_number(term[0], _KINDS[5]) % 7, 0))
-        else:
-            weekdays |= {number % 7 for number in _numbers(term, _KINDS[5])}
+    days = [{"day": _day(term)} for term in day.split(",") if term != "lw"]
+    weekdays = [_weekday(term) for term in weekday.split(",")]
     return Days(
-        frozenset(days),
-        "l" in special,
-        "lw" in special,
-        frozenset(weekdays),
-        frozenset(nth),
+        None if day == "*" else tuple(CronTrigger(**one, timezone=UTC) for one in days),
+        None if weekday == "*" else tuple(CronTrigger(**one, timezone=UTC) for one in weekdays),
+        "lw" in day.split(","),
         day.startswith("*") or weekday.startswith("*"),
     )
+
+
+def _day(term: str) -> str:
+    """A term of the day of the month for APScheduler."""
+    return "last" if term == "l" else ",".join(map(str, sorted(_numbers(term, _KINDS[3]))))
+
+
+def _weekday(term: str) -> dict[str, str]:
+    """A term of the weekday for APScheduler: the nth one of a month is a day there."""
+    name, sign, place = term.partition("#")
+    if sign and place in _PLACES:
+        return {"day": f"{_PLACES[place]} {_name_of(_number(name, _KINDS[5]))}"}
+    if term.endswith("l") and len(term) == 2:
+        return {"day": f"last {_name_of(_number(term[0], _KINDS[5]))}"}
+    return {"day_of_week": ",".join(sorted({_name_of(number) for number in _numbers(term, _KINDS[5])}))}
+
+
+def _name_of(weekday: int) -> str:
+    return _WEEKDAYS[weekday % 7]
+
+
+_PLACES: Final = {"1": "1st", "2": "2nd", "3": "3rd", "4": "4th", "5": "5th"}
 
 
 def _numbers(word: str, kind: _Kind) -> set[int]:
