@@ -229,11 +229,13 @@ def _replay_one(remote: Remote, letter_id: str, payload: str | None, *, follow: 
 
 def _show_or_follow(remote: Remote, job: ReplayJob, *, follow: bool) -> None:
     """Show a job, once with ``follow`` it and all that it replayed is over; the command may end with 1."""
+    told = ""
     while follow and (job.status in ACTIVE or UNFINISHED & job.outcomes.keys()):
+        if not remote.as_json and _summary(job) != told:
+            told = _summary(job)
+            remote.err.print(told, markup=False, highlight=False, soft_wrap=True)
         time.sleep(_LOOK_SECONDS)
         now = remote.client.replay(job.replay_id, limit=1)
-        if not remote.as_json and (now.status, now.counts) != (job.status, job.counts):
-            remote.err.print(_summary(now), markup=False, highlight=False)
         job = ReplayJob(**{name: getattr(now, name) for name in ReplayJob.__struct_fields__})
     if remote.as_json:
         remote.show_json(job)

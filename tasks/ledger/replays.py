@@ -113,8 +113,10 @@ FROM replay_items WHERE replay = %s"""
 
 _STILL = "SELECT position FROM replay_items WHERE replay = %s AND position = ANY(%s) AND status = 'pending'"
 
+# What is of no task of ours has done all it can when it was replayed.
 _CANARIES = """
-SELECT i.task_id, coalesce(i.outcome, CASE WHEN s.opened_by = i.ticket THEN s.status END),
+SELECT i.task_id, coalesce(i.outcome, CASE WHEN i.task_id IS NULL THEN 'completed'
+        WHEN s.opened_by = i.ticket THEN s.status END),
     s.error->>'message'
 FROM replay_items i LEFT JOIN task_state s ON s.id = i.task_id
 WHERE i.replay = %s AND i.is_canary ORDER BY i.position"""

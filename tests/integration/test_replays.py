@@ -7,12 +7,14 @@ import msgspec
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
+from actors.rabbitmq.topology import DEAD_MESSAGE_TTL_MS
 from actors.replays import BATCH, Replayer
 from tasks.ids import new_id
 from tasks.ledger.dead_letters import Edit
 from tasks.ledger.replays import Planned
 from tasks.letter_records import Candidate, LetterFilter
 from tasks.letters import SEARCHED
+from tasks.settings import Settings
 from tasks.values import Advance, NewTask
 from tests.support.bench import Bench
 from tests.support.waiting import eventually
@@ -321,6 +323,25 @@ def test_a_text_is_looked_for_in_the_newest_letters_and_the_answer_says_so(bench
     # What is to be replayed is looked for in all of them
     wanted = LetterFilter(q=f"letter {SEARCHED + 5}")
     assert len(bench.letters.candidates(wanted, after=None, limit=9, payloads=False)) == 1
+
+
+def test_a_letter_of_no_task_is_listed_and_left_alone(bench: Bench) -> None:
+    bench.sql.execute("ALTER TABLE dead_letters ALTER COLUMN task_id DROP NOT NULL")
+    bench.sql.execute(MANY_LETTERS.replace("gen_random_uuid()", "NULL"), (1,))
+    (letter,) = bench.letters.letters(LetterFilter(), limit=9, offset=0).items
+    assert (letter.kind, letter.task_id) == ("foreign", None)
+    assert bench.letters.detail(letter, None).payload is None
+    assert bench.ledger.replay(letter.dead_letter_id).result(10) == "foreign"
+    assert bench.ledger.discard(letter.dead_letter_id, by="user:ann").result(10) == "foreign"
+    replay_id = bench.open(canary=1)
+    eventually(lambda: bench.step() or bench.job(replay_id).status == "completed")
+    assert bench.reasons(replay_id) == ["foreign"]
+    bench.sql.execute("UPDATE dead_letters SET failed_at = failed_at - interval '91 days'")
+    assert bench.ledger.expire_letters(90 * 86_400.0).result(10) == 1
+
+
+def test_a_record_outlives_its_copy_on_rabbitmq() -> None:
+    assert Settings().dead_letter_days * 86_400_000 > DEAD_MESSAGE_TTL_MS
 
 
 def test_old_letters_and_jobs_are_forgotten_and_open_ones_stay(bench: Bench) -> None:
