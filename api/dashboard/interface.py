@@ -44,9 +44,8 @@ class Interface:
     Names of queues come with ``.DQ`` for the delayed jobs, with ``.XQ`` for the dead ones.
     """
 
-    def __init__(self, kit: Kit, created_by: str = "dashboard") -> None:
+    def __init__(self, kit: Kit) -> None:
         self._kit = kit
-        self._created_by = created_by
 
     @property
     def queues(self) -> list[Any]:
@@ -108,9 +107,7 @@ class Interface:
         if job is None or kind_of(queue_name) != DEAD:
             return False
         if job.task_id is None:
-            outcome = self._kit.stray_replayer.replay(
-                job.id, created_by=self._created_by, patience=PATIENCE_SECONDS
-            )
+            outcome = self._kit.stray_replayer.replay(job.id, created_by="system", patience=PATIENCE_SECONDS)
         else:
             replayed = self._kit.ledger.replay(job.id, by=self._created_by, patience=PATIENCE_SECONDS)
             outcome = replayed.result(2 * PATIENCE_SECONDS)

@@ -149,7 +149,7 @@ def test_failing_tasks_are_retried_or_fail_although_rabbitmq_refuses_their_messa
     assert sorted(board.ask(buried)) == sorted(never)
     eventually(lambda: board.ask("SELECT count(*) FROM dead_letters WHERE copied_at IS NULL") == 0, 30)
     with channel_to(rabbit.url) as channel:
-        assert channel.queue_declare("default.XQ", passive=True).method.message_count == 10
+        eventually(lambda: channel.queue_declare("default.XQ", passive=True).method.message_count == 10)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -21,14 +22,16 @@ from actors.rabbitmq.foreign import kept
 from actors.rabbitmq.janitor import Janitor
 from actors.rabbitmq.messages import letter_for
 from actors.rabbitmq.topology import declarations
+from actors.submission import Order
 from tasks.ids import new_id
 from tasks.ledger import Ledger
 from tasks.ledger.strays import ReplayForeign
 from tasks.locks import PostgresLocks
 from tasks.strays import StrayQueries
 from tasks.values import DeadLetter, NewTask, TaskError
-from tests.support.processes import channel_to
+from tests.support.processes import channel_to, installation
 from tests.support.servers import RabbitNode
+from tests.support.waiting import eventually
 
 OOPS = TaskError("actor_error", "RuntimeError: oops", "Traceback …", "RuntimeError")
 A_WEEK = 7 * 86_400.0
@@ -548,3 +551,47 @@ def test_a_janitor_works_until_it_is_told_to_stop(house: House) -> None:
     thread.join(5)
     assert not thread.is_alive()
     assert house.copies() == []
+
+
+# --- in real clocks ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_clocks_that_are_killed_while_they_clear_up_lose_and_double_nothing(
+    postgres_url: str, rabbit_node: RabbitNode, tmp_path: Path
+) -> None:
+    with (
+        installation(postgres_url, rabbit_node.url, tmp_path) as board,
+        channel_to(rabbit_node.url) as channel,
+    ):
+        # Given 600 copies, of which two thirds are resolved, and messages of others behind them
+        worker, clock = board.start_worker(), board.start_clock()
+        orders = [Order(task_type="hopeless", payload={"key": "hopeless"}) for _ in range(600)]
+        ids = board.submit_all(orders)
+        board.all_finished(ids, 60)
+        owed = "SELECT count(*) FROM dead_letters WHERE copied_at IS NULL OR dispatch IS NOT NULL"
+        eventually(lambda: board.value(owed) == 0, 30)
+        for process in (worker, clock):
+            process.kill()
+        others = [f"message {number}".encode() for number in range(60)]
+        for body in others:
+            channel.basic_publish("", "default.XQ", body)
+        resolved = "UPDATE dead_letters SET resolution = 'discarded' WHERE task_id = ANY(%s) RETURNING 1"
+        assert len(board.rows(resolved, ids[200:])) == 400
+        # When clocks come, two at a time, and are killed as soon as they began
+        chance = Random(1)
+        on_record = "SELECT body FROM foreign_messages"
+        for _ in range(5):
+            clocks = [board.start_clock() for _ in range(2)]
+            for clock in clocks:
+                eventually(lambda clock=clock: clock.says("publishing"), 20)
+            time.sleep(chance.uniform(0.0, 1.5))
+            for clock in clocks:
+                clock.kill()
+        board.start_clock()
+        # Then in the end the open copies are there, and each message of others is on record once
+        eventually(lambda: board.value("SELECT count(*) FROM foreign_messages") == 60, 30)
+        eventually(lambda: channel.queue_declare("default.XQ", passive=True).method.message_count == 200, 30)
+        assert sorted(bytes(body) for (body,) in board.rows(on_record)) == sorted(others)
+        copies = [channel.basic_get("default.XQ")[1] for _ in range(200)]
+        assert {UUID(properties.message_id) for properties in copies} == set(ids[:200])
