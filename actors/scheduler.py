@@ -7,9 +7,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from itertools import cycle
 from uuid import UUID
 
 from actors import firing
@@ -37,10 +38,16 @@ PATIENCE_SECONDS = 30.0
 
 
 class Scheduler:
-    """Fires due schedules. ``kept`` is for how many seconds it is known what became of a fire time."""
+    """Fires due schedules. ``kept`` is for how many seconds it is known what became of a fire time.
 
-    def __init__(self, ledger: Ledger, queries: ScheduleQueries, prepare: Prepare, kept: float) -> None:
-        self._ledger = ledger
+    What is due at the same time is shared among its ``ledgers``; if nobody else uses them, it never waits for
+    what others record.
+    """
+
+    def __init__(
+        self, ledgers: Sequence[Ledger], queries: ScheduleQueries, prepare: Prepare, kept: float
+    ) -> None:
+        self._ledgers = cycle(ledgers)
         self._queries = queries
         self._prepare = prepare
         self._kept = kept
@@ -81,7 +88,7 @@ class Scheduler:
         fired = 0
         sent: deque[tuple[list[Firing], Future[int]]] = deque()
         for plans in self._due():  # one part is committed while the next one is read and planned
-            sent.append((plans, self._ledger.fire(plans)))
+            sent.append((plans, next(self._ledgers).fire(plans)))
             if len(sent) > MOST_SENT:
                 fired += self._fired(*sent.popleft())
         return fired + sum(self._fired(*one) for one in sent)
@@ -141,7 +148,7 @@ class Scheduler:
             if len(plans) == 1:
                 self._complain(plans[0].schedule, plans[0].version, error)
                 return 0
-            return sum(self._fired([one], self._ledger.fire([one])) for one in plans)
+            return sum(self._fired([one], next(self._ledgers).fire([one])) for one in plans)
 
     def _complain(self, schedule: UUID, version: int, error: Exception) -> None:
         if (schedule, version) not in self._complained:
@@ -155,5 +162,5 @@ class Scheduler:
         self._planned.clear()  # also what was deleted or changed meanwhile
         self._planned_to = None
         for _ in range(MOST_FORGETS):
-            if self._ledger.forget_fires(self._kept).result(PATIENCE_SECONDS) < FORGOTTEN_AT_ONCE:
+            if next(self._ledgers).forget_fires(self._kept).result(PATIENCE_SECONDS) < FORGOTTEN_AT_ONCE:
                 break

@@ -153,6 +153,12 @@ class Kit:
         self.ledger.publish_through(publisher)
         return publisher
 
+    def open_ledger(self) -> Ledger:
+        """Another ledger beside that of the process, for what must not wait for what others record."""
+        ledger = Ledger(self.database_url).start()
+        self._resources.callback(ledger.close)
+        return ledger
+
     def open_janitor(self) -> Janitor | None:
         """The janitor of the dead letters on RabbitMQ, if there is one."""
         if not self.settings.broker_urls:

@@ -25,6 +25,9 @@ from tasks.notices import Listener
 from tasks.schedules import ScheduleQueries
 from tasks.settings import Settings
 
+#: So many transactions record what schedules fire at the same time.
+FIRING = 2
+
 
 def main() -> int:
     """Keep time until SIGTERM or SIGINT."""
@@ -74,7 +77,8 @@ def _clock(kit: Kit, coroner: Coroner) -> Clock:
 def _beside(kit: Kit) -> dict[str, Callable[[threading.Event], None]]:
     """What runs beside the clock, because it must not wait for it, nor hold it up."""
     kept = DAY * kit.settings.retention_days
-    scheduler = Scheduler(kit.ledger, ScheduleQueries(kit.database), kit.submission.prepare, kept)
+    ledgers = [kit.open_ledger() for _ in range(FIRING)]
+    scheduler = Scheduler(ledgers, ScheduleQueries(kit.database), kit.submission.prepare, kept)
     janitor = kit.open_janitor()
     beside = {"housekeeping": kit.housekeeping.run, "scheduler": scheduler.run}
     return beside if janitor is None else {**beside, "janitor": janitor.run}

@@ -25,6 +25,8 @@ from tasks.jobs import DEAD, DELAYED, READY, JobCounts, JobRow
 log = logging.getLogger("callboard.dashboard")
 
 PAGE = 100
+#: Who replays and discards, as the record has it: the pages know no user.
+BY = "system"
 PATIENCE_SECONDS = 5.0
 #: Longer texts are cut in lists.
 LONGEST_TITLE = 300
@@ -90,7 +92,7 @@ class Interface:
             return
         ledger = self._kit.ledger
         if kind_of(queue_name) == DEAD:
-            verb = ledger.discard(job_id, by=self._created_by, patience=PATIENCE_SECONDS)
+            verb = ledger.discard(job_id, by=BY, patience=PATIENCE_SECONDS)
         else:
             verb = ledger.cancel(job_id, patience=PATIENCE_SECONDS)
         verb.result(2 * PATIENCE_SECONDS)
@@ -107,9 +109,9 @@ class Interface:
         if job is None or kind_of(queue_name) != DEAD:
             return False
         if job.task_id is None:
-            outcome = self._kit.stray_replayer.replay(job.id, created_by="system", patience=PATIENCE_SECONDS)
+            outcome = self._kit.stray_replayer.replay(job.id, created_by=BY, patience=PATIENCE_SECONDS)
         else:
-            replayed = self._kit.ledger.replay(job.id, by=self._created_by, patience=PATIENCE_SECONDS)
+            replayed = self._kit.ledger.replay(job.id, by=BY, patience=PATIENCE_SECONDS)
             outcome = replayed.result(2 * PATIENCE_SECONDS)
         if outcome not in ("replayed", "resolved", "missing"):
             raise Conflict(f"The job is not run again: {outcome.replace('_', ' ')}.")

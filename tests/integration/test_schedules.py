@@ -42,8 +42,8 @@ class Office:
         self.sql = psycopg.connect(url, autocommit=True)
         submission = Submission(collect(["tests.support.api"]), self.ledger, self.queries, Defaults())
         self.schedules = Schedules(self.ledger, self.found, submission, least_seconds=1, kept=30 * DAY)
-        self.scheduler = Scheduler(self.ledger, self.found, submission.prepare, 30 * DAY)
-        self.second = Scheduler(self.other, self.found, submission.prepare, 30 * DAY)
+        self.scheduler = Scheduler([self.ledger], self.found, submission.prepare, 30 * DAY)
+        self.second = Scheduler([self.other], self.found, submission.prepare, 30 * DAY)
 
     def close(self) -> None:
         self.ledger.close()
