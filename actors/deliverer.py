@@ -193,7 +193,6 @@ class Deliverer:
         try:
             sent = self._send(due, task)
         except Exception as error:  # an attempt like any other: else it would be made for ever
-            log.exception("delivery %s cannot be sent", due.id)
             sent = Sent(None, f"it could not be sent ({type(error).__name__})")
         duration = round((time.monotonic() - began) * 1_000, 3)
         status, due_in = judge(due, sent, self._pauses)
