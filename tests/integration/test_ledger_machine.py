@@ -30,6 +30,7 @@ from pipelines.catalogue import Catalogue
 from pipelines.composition import Pipeline, stage
 from pipelines.recovery import Recoverer, Recovery
 from tasks import statistics
+from tasks.callbacks import NewWebhook, WebhookFilter
 from tasks.database import connect
 from tasks.ids import new_id
 from tasks.ledger import Ledger
@@ -78,11 +79,21 @@ class World:
         self.recoverer = Recoverer(CATALOGUE, self.queries, DEFAULTS)
         self.workers = [Ledger(url).start(), Ledger(url).start()]
         self.sql = psycopg.connect(url, autocommit=True)
+        everything = NewWebhook(
+            id=new_id(),
+            owner=None,
+            url="https://hooks.example/",
+            secret="s" * 16,
+            events=tuple(FINAL),
+            filter=WebhookFilter(stages=True),
+            created_by="system",
+        )
+        self.workers[0].add_webhook(everything).result(SECONDS)
 
     def clear(self) -> None:
         self.sql.execute(
             "TRUNCATE tasks, task_state, attempts, events, workers, queues, dead_letters, dependencies,"
-            " snapshots, tallies, statistics"
+            " snapshots, tallies, statistics, deliveries"
         )
 
     def close(self) -> None:
@@ -509,6 +520,13 @@ class LedgerMachine(RuleBasedStateMachine):
         assert known.pop(statistics.SUBMITTED, 0) == len(self.expected)
         assert {status: number for status, number in known.items() if number} == counted
 
+    def _each_end_is_to_be_told(self, task_id: UUID, events: list[Event]) -> None:
+        """There is one delivery for each end of a task, and none for anything else."""
+        sql = "SELECT event_id, event, ended->>'status' FROM deliveries WHERE task_id = %s ORDER BY event_id"
+        ends = [one for one in events if one.kind == "state" and one.status in FINAL]
+        expected = [(one.event_id, one.status, one.status) for one in ends]
+        assert self.world.sql.execute(sql, (task_id,)).fetchall() == expected
+
     def look_at(self, task_id: UUID) -> None:
         """The history of a task is a legal one, is what the model expects, and only grows."""
         events = self.world.queries.history(task_id)
@@ -516,6 +534,7 @@ class LedgerMachine(RuleBasedStateMachine):
         states = [event.status for event in events if event.kind == "state"]
         assert states[-1] == self.expected[task_id].status
         replayed = self.expected[task_id].rounds
+        self._each_end_is_to_be_told(task_id, events)
         pairs = zip([None, *states], states, strict=False)
         assert all(is_legal(before, after, by_operators=replayed > 0) for before, after in pairs), states
         assert sum(state in FINAL for state in states) == replayed + (states[-1] in FINAL)
