@@ -27,6 +27,8 @@ BOUNDS: Final = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0),
 )
+#: Told from 0 on, so that the first answer with an error is seen as one more.
+STATUSES: Final = ("2xx", "3xx", "4xx", "5xx")
 ADDRESS: Final = ("kind", "host", "pid")
 
 Sample = tuple[Sequence[str], float | None]
@@ -238,7 +240,11 @@ def _requests(processes: Sequence[Process]) -> Iterator[Metric]:
         for process in processes
         for one in process.vitals.traffic
     ]
-    statuses = (((*at, status), number) for at, one in asked for status, number in one.statuses.items())
+    statuses = (
+        ((*at, status), number)
+        for at, one in asked
+        for status, number in (dict.fromkeys(STATUSES, 0) | dict(one.statuses)).items()
+    )
     words = "Answered requests by class of status."
     yield _counter("callboard_http_requests", words, (*labels, "status"), statuses)
     family = HistogramMetricFamily(

@@ -107,9 +107,9 @@ class InQueue(msgspec.Struct, frozen=True, kw_only=True):
 class Counted(msgspec.Struct, frozen=True):
     """What has happened since the record began, by (type, queue): counts never fall, whatever is removed.
 
-    ``words`` of happenings are ``submitted``, ``retried`` and the final states; an end counts though a task
-    runs again. ``slots`` and ``spent_ms`` are the durations of completed tasks by type, as `tasks.statistics`
-    has them.
+    Every type that was declared is there, so that its first task is seen as one more. ``words`` are
+    ``submitted``, ``retried`` and the final states; an end counts though a task runs again. ``slots`` and
+    ``spent_ms`` are the durations of completed tasks by type, as `tasks.statistics` has them.
     """
 
     words: Mapping[tuple[str, str], Mapping[str, int]]
@@ -170,7 +170,8 @@ class FigureQueries:
         return [_process(row) for row in rows]
 
     def _counted(self) -> Counted:
-        words: dict[tuple[str, str], dict[str, int]] = {}
+        declared = self._database.execute_sql("SELECT name, queue_name FROM task_types").fetchall()
+        words: dict[tuple[str, str], dict[str, int]] = {(name, queue): {} for name, queue in declared}
         slots: dict[str, dict[int, int]] = {}
         spent: dict[str, float] = {}
         for task_type, queue, word, slot, number, duration in self._database.execute_sql(_COUNTED).fetchall():

@@ -77,7 +77,11 @@ def test_metrics_are_text_that_prometheus_reads(client: TestClient) -> None:
     answer = client.simulate_get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert Scrape(answer.text).value("tasks_created_total", task_type="test", queue="alpha") == 1
+    told = Scrape(answer.text)
+    assert told.value("tasks_created_total", task_type="test", queue="alpha") == 1
+    # And what has not happened yet is told as 0: the first time is one more then
+    assert told.count("task_failure_total", task_type="fail") == 1
+    assert told.value("task_failure_total", task_type="fail") == 0
 
 
 def test_payloads_and_users_are_in_no_figure(client: TestClient, leased: Kit) -> None:
