@@ -1,6 +1,7 @@
 """The verb expire_letters: forget what was resolved long ago, and the jobs that replayed it.
 
-An open dead letter goes with its task, when that is removed (see `tasks.ledger.removals`).
+An open dead letter goes with its task, when that is removed (see `tasks.ledger.removals`), one that is of no
+task of ours with its message (`tasks.ledger.strays`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ BATCH = 500
 
 
 class ExpireLetters(msgspec.Struct, frozen=True):
-    """Forget letters that are ``seconds`` old and resolved, or of no task of ours; and jobs that old."""
+    """Forget letters of tasks that are ``seconds`` old and resolved, and jobs that old."""
 
     seconds: float
 
@@ -21,7 +22,7 @@ class ExpireLetters(msgspec.Struct, frozen=True):
 _EXPIRE = """
 WITH old AS (
     SELECT id FROM dead_letters
-    WHERE failed_at < now() - make_interval(secs => %s) AND (resolution IS NOT NULL OR task_id IS NULL)
+    WHERE failed_at < now() - make_interval(secs => %s) AND resolution IS NOT NULL AND task_id IS NOT NULL
     AND dispatch IS NULL ORDER BY failed_at LIMIT %s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM dead_letters d USING old WHERE d.id = old.id RETURNING d.id"""
