@@ -49,8 +49,6 @@ from tasks.vitals import Pulse
 
 DAY = 86_400.0
 
-DAY = 86_400.0
-
 
 class Kit:
     """Everything a process works with. Close it to stop its threads and give back its connections."""
@@ -171,7 +169,6 @@ class Kit:
             self.ledger,
             self.strays,
             locks,
-            keep_seconds=DAY * self.settings.dead_letter_days,
         )
 
     def open_settler(self) -> Settler:

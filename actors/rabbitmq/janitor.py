@@ -39,7 +39,6 @@ log = logging.getLogger("callboard.janitor")
 LOOK_SECONDS = 1.0
 #: After a failure; and after a walk through more than one walk can see, or where RabbitMQ refuses.
 PAUSE_SECONDS, LONG_PAUSE_SECONDS = 2.0, 60.0
-EXPIRE_SECONDS = 60.0
 VERB_SECONDS = 30.0
 COPY_SECONDS = DEAD_MESSAGE_TTL_MS / 1_000
 #: So many messages go back to their queue in one step.
@@ -64,20 +63,16 @@ class Janitor:
         ledger: Ledger,
         queries: StrayQueries,
         locks: Locks,
-        *,
-        keep_seconds: float,
     ) -> None:
         self._urls = urls
         self._queue_type = queue_type
         self._ledger = ledger
         self._queries = queries
         self._locks = locks
-        self._keep_seconds = keep_seconds
         self._connection: Any = None
         self._promised: list[Future[None]] = []
         self._surplus: dict[str, Surplus] = {}
         self._not_before: dict[str, float] = {}
-        self._expired_at = time.monotonic()
         self._complaint = ""
 
     def run(self, stopping: threading.Event) -> None:
@@ -118,7 +113,6 @@ class Janitor:
             if shelf is not None:
                 is_quiet = shelf == before[queue] and not shelf.sending
                 self._try(shelf, counts.get(xq_name(queue)), is_quiet=is_quiet)
-        self._expire(now)
 
     def close(self) -> None:
         """Close the connection: RabbitMQ gets back what was not acknowledged."""
@@ -201,11 +195,6 @@ class Janitor:
         for name, arguments in declarations(queue, self._queue_type):
             channel.queue_declare(name, durable=True, arguments=arguments)
         channel.close()
-
-    def _expire(self, now: float) -> None:
-        if now - self._expired_at > EXPIRE_SECONDS:
-            self._expired_at = now
-            self._ledger.expire_foreign(self._keep_seconds).result(VERB_SECONDS)
 
     def _complain(self, error: Exception) -> None:
         words = f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ on RabbitMQ would change their order. Without RabbitMQ, or while it is away, the
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -25,9 +26,9 @@ from tasks.jobs import DEAD, DELAYED, READY, JobCounts, JobRow
 log = logging.getLogger("callboard.dashboard")
 
 PAGE = 100
-#: Who replays and discards, as the record has it: the pages know no user.
-BY = "system"
 PATIENCE_SECONDS = 5.0
+#: Who presses the buttons, as it is put on record; the dashboard itself knows of nobody.
+ACTING: ContextVar[str] = ContextVar("acting", default="system")
 #: Longer texts are cut in lists.
 LONGEST_TITLE = 300
 
@@ -92,7 +93,7 @@ class Interface:
             return
         ledger = self._kit.ledger
         if kind_of(queue_name) == DEAD:
-            verb = ledger.discard(job_id, by=BY, patience=PATIENCE_SECONDS)
+            verb = ledger.discard(job_id, by=ACTING.get(), patience=PATIENCE_SECONDS)
         else:
             verb = ledger.cancel(job_id, patience=PATIENCE_SECONDS)
         verb.result(2 * PATIENCE_SECONDS)
@@ -109,9 +110,11 @@ class Interface:
         if job is None or kind_of(queue_name) != DEAD:
             return False
         if job.task_id is None:
-            outcome = self._kit.stray_replayer.replay(job.id, created_by=BY, patience=PATIENCE_SECONDS)
+            outcome = self._kit.stray_replayer.replay(
+                job.id, created_by=ACTING.get(), patience=PATIENCE_SECONDS
+            )
         else:
-            replayed = self._kit.ledger.replay(job.id, by=BY, patience=PATIENCE_SECONDS)
+            replayed = self._kit.ledger.replay(job.id, by=ACTING.get(), patience=PATIENCE_SECONDS)
             outcome = replayed.result(2 * PATIENCE_SECONDS)
         if outcome not in ("replayed", "resolved", "missing"):
             raise Conflict(f"The job is not run again: {outcome.replace('_', ' ')}.")

@@ -18,7 +18,7 @@ from falcon.asgi import Request, Response
 from api.bodies import Message, Receive
 from api.caller import admin_of
 from api.dashboard.application import Dashboard
-from api.dashboard.interface import Interface
+from api.dashboard.interface import ACTING, Interface
 from api.desk import Desk
 from api.errors import Forbidden, TooLarge
 from tasks.errors import InvalidField
@@ -55,7 +55,7 @@ class DramatiqDashboard:
           InvalidField, TooLarge: the dashboard could not read it.
         """
         assert resp is not None
-        admin_of(req)
+        ACTING.set(admin_of(req).created_by)
         if req.method not in ("GET", "HEAD", "POST"):
             raise falcon.HTTPMethodNotAllowed(["GET", "HEAD", "POST"])
         token = _token(req)

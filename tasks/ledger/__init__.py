@@ -127,7 +127,6 @@ STATEMENTS: dict[str, Statement] = {
     "keep_foreign": strays.keep,
     "copies_removed": strays.removed,
     "foreign_returned": strays.returned,
-    "expire_foreign": strays.expire_foreign,
     "take": dispatches.take,
     "take_dead": dispatches.take_dead,
     "add_webhook": callbacks.add_webhook,

@@ -1,7 +1,7 @@
 """The verb expire_letters: forget what was resolved long ago, and the jobs that replayed it.
 
-An open dead letter goes with its task, when that is removed (see `tasks.ledger.removals`), one that is of no
-task of ours with its message (`tasks.ledger.strays`).
+An open dead letter goes with its task, when that is removed (see `tasks.ledger.removals`); one that is of no
+task of ours goes when it is as old, with its message.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,21 @@ BATCH = 500
 
 
 class ExpireLetters(msgspec.Struct, frozen=True):
-    """Forget letters of tasks that are ``seconds`` old and resolved, and jobs that old."""
+    """Forget letters that are ``seconds`` old and resolved, or of no task of ours; and jobs that old."""
 
     seconds: float
 
 
+# A message of others goes with its letter, but not while it is on its way back to its queue.
 _EXPIRE = """
 WITH old AS (
-    SELECT id FROM dead_letters
-    WHERE failed_at < now() - make_interval(secs => %s) AND resolution IS NOT NULL AND task_id IS NOT NULL
-    AND dispatch IS NULL ORDER BY failed_at LIMIT %s FOR UPDATE SKIP LOCKED
+    SELECT id FROM dead_letters d
+    WHERE failed_at < now() - make_interval(secs => %s) AND (resolution IS NOT NULL OR task_id IS NULL)
+    AND dispatch IS NULL
+    AND NOT EXISTS (SELECT FROM foreign_messages f WHERE f.dead_letter = d.id AND f.owed)
+    ORDER BY failed_at LIMIT %s FOR UPDATE SKIP LOCKED
+), messages AS (
+    DELETE FROM foreign_messages f USING old WHERE f.dead_letter = old.id
 )
 DELETE FROM dead_letters d USING old WHERE d.id = old.id RETURNING d.id"""
 

@@ -20,7 +20,7 @@ from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 from tasks.values import NewTask
 
 ERROR_CLASS, CODE = "ForeignMessage", "foreign_message"
-#: So many letters are noted, or removed, in one verb.
+#: So many letters are noted in one verb.
 BATCH = 1_000
 
 
@@ -58,12 +58,6 @@ class Returned(msgspec.Struct, frozen=True):
     dead_letters: Sequence[UUID]
 
 
-class ExpireForeign(msgspec.Struct, frozen=True):
-    """Remove foreign messages that were found more than so many seconds ago, and are not on their way."""
-
-    seconds: float
-
-
 _KEEP = """
 WITH letter AS (
     INSERT INTO dead_letters (id, task_type, queue_name, user_id, attempt, error_class, code, message,
@@ -96,15 +90,6 @@ UPDATE foreign_messages f SET replayed_as = r.task_id, owed = r.task_id IS NULL
 FROM jsonb_to_recordset(%s::jsonb) AS r(id uuid, task_id uuid) WHERE f.dead_letter = r.id"""
 _RETURNED = """
 UPDATE foreign_messages SET owed = false, returned_at = now() WHERE dead_letter = ANY(%s) AND owed"""
-
-_EXPIRE = """
-WITH old AS (
-    SELECT d.id FROM dead_letters d LEFT JOIN foreign_messages f ON f.dead_letter = d.id
-    WHERE d.task_id IS NULL AND d.failed_at < now() - make_interval(secs => %s)
-    AND d.copy_removed_at IS NOT NULL AND f.owed IS NOT TRUE
-    ORDER BY d.failed_at LIMIT %s FOR UPDATE OF d SKIP LOCKED
-), gone AS (DELETE FROM foreign_messages f USING old WHERE f.dead_letter = old.id)
-DELETE FROM dead_letters d USING old WHERE d.id = old.id RETURNING d.id"""
 
 
 def keep(tx: Transaction, items: Sequence[Keep]) -> list[None]:
@@ -188,11 +173,6 @@ def returned(tx: Transaction, items: Sequence[Returned]) -> list[None]:
     return [None for _ in items]
 
 
-def expire_foreign(tx: Transaction, items: Sequence[ExpireForeign]) -> list[int]:
-    """Remove a batch of foreign messages of long ago: how many; BATCH if there may be more."""
-    return [len(tx.rows(_EXPIRE, item.seconds, BATCH)) for item in items]
-
-
 class Strays:
     """What a ledger is asked about messages in queues of dead letters; a part of `tasks.ledger.Ledger`."""
 
@@ -213,7 +193,3 @@ class Strays:
     def foreign_returned(self, dead_letters: Sequence[UUID]) -> Future[None]:
         """These foreign messages were published again to their queue, and confirmed."""
         return self._group.add("foreign_returned", Returned(dead_letters), rows=len(dead_letters))
-
-    def expire_foreign(self, seconds: float) -> Future[int]:
-        """Remove a batch of foreign messages that were found so many seconds ago: how many."""
-        return self._group.add("expire_foreign", ExpireForeign(seconds), rows=BATCH)

@@ -184,7 +184,8 @@ def test_a_failed_job_that_is_deleted_is_discarded(page: Page) -> None:
     assert page.counts()["default"] == ("0", "0", "0")
     assert page.status(task_id) == "failed"
     with psycopg.connect(page.kit.database_url) as connection:
-        assert connection.execute("SELECT resolution FROM dead_letters").fetchall() == [("discarded",)]
+        resolved = connection.execute("SELECT resolution, resolver FROM dead_letters").fetchall()
+    assert resolved == [("discarded", "user:anonymous")]
 
 
 @pytest.mark.parametrize(("order", "queue"), [({}, "default"), ({"delay": 60}, "default.DQ")])

@@ -84,9 +84,7 @@ class House:
 
     def new_janitor(self, locks: PostgresLocks | None = None) -> Janitor:
         urls = topology.parameters([self.node.url])
-        return Janitor(
-            urls, self.queue_type, self.ledger, self.queries, locks or self.locks, keep_seconds=A_WEEK
-        )
+        return Janitor(urls, self.queue_type, self.ledger, self.queries, locks or self.locks)
 
     def close(self) -> None:
         self.janitor.close()
@@ -229,7 +227,7 @@ def test_the_copies_of_resolved_letters_leave_and_the_open_ones_stay_in_order(ho
     assert house.ledger.replay(of_task[tasks[0]]).result(10) == "replayed"
     assert house.ledger.retry(tasks[2]).result(10) == "retried"
     assert house.ledger.delete(tasks[3]).result(10) == "deleted"
-    assert house.ledger.discard(of_task[tasks[4]]).result(10) == "discarded"
+    assert house.ledger.discard(of_task[tasks[4]], by="system").result(10) == "discarded"
     house.janitor.step()
     # Then their copies are gone, and those of the others are where they were
     left = [letter for letter in letters if letter in (of_task[tasks[1]], of_task[tasks[5]])]
@@ -245,7 +243,7 @@ def test_a_copy_that_is_missing_is_no_error(house: House) -> None:
     house.fail(3)
     letters = house.send_copies()
     house.channel.queue_purge(house.dead)
-    house.ledger.discard(letters[0]).result(10)
+    house.ledger.discard(letters[0], by="system").result(10)
     house.janitor.step()
     assert house.to_remove() == 0
     # and what comes after that is noticed although the counts never agree again
@@ -290,7 +288,7 @@ def test_a_janitor_that_dies_in_the_middle_loses_nothing(house: House) -> None:
     house.fail(4)
     letters = house.send_copies()
     with channel_to(house.node.url) as dying:
-        house.ledger.discard(letters[1]).result(10)
+        house.ledger.discard(letters[1], by="system").result(10)
         for _ in letters:
             method, properties, _ = dying.basic_get(house.dead)
             if properties.headers["dead_letter"] == str(letters[1]):
@@ -325,7 +323,7 @@ def test_a_queue_of_dead_letters_that_is_not_there_does_not_stop_the_others(hous
     # Given a queue that is nowhere
     absent = f"absent-{uuid4().hex[:8]}"
     house.sql.execute("INSERT INTO queues (name) VALUES (%s)", (absent,))
-    house.ledger.discard(letter).result(10)
+    house.ledger.discard(letter, by="system").result(10)
     # and one that RabbitMQ refuses, because somebody made it in another way
     refused = f"refused-{uuid4().hex[:8]}"
     house.channel.queue_declare(refused, durable=False)
@@ -380,7 +378,7 @@ def test_whatever_happens_in_the_end_the_open_copies_are_there_and_nothing_else(
             case "copy":
                 house.send_copies()
             case "resolve" if open_ones:
-                house.ledger.discard(chance.choice(open_ones)).result(10)
+                house.ledger.discard(chance.choice(open_ones), by="system").result(10)
             case "delete" if open_ones:
                 house.ledger.delete(house.column(chance.choice(open_ones), "task_id")).result(10)
             case "throw":
@@ -491,7 +489,7 @@ def test_a_message_that_is_not_ours_goes_back_to_its_queue_as_it_was_and_once(ho
     house.janitor.step()
     (letter,) = house.foreign()
     # When twenty ask at once that it be replayed
-    answers = [house.ledger.replay_foreign(ReplayForeign(letter)) for _ in range(20)]
+    answers = [house.ledger.replay_foreign(ReplayForeign(letter, "system")) for _ in range(20)]
     outcomes = [answer.result(10) for answer in answers]
     house.janitor.step()
     house.janitor.step()
@@ -510,7 +508,7 @@ def test_a_repeated_replay_is_one(house: House) -> None:
     house.throw_in(b"x")
     house.janitor.step()
     (letter,) = house.foreign()
-    item = ReplayForeign(letter, (NewTask(task_type="work", queue_name=house.queue),))
+    item = ReplayForeign(letter, "system", (NewTask(task_type="work", queue_name=house.queue),))
     assert house.ledger.replay_foreign(item).result(10) == "replayed"
     assert house.ledger.replay_foreign(item).result(10) == "replayed"
     count = house.sql.execute("SELECT count(*) FROM tasks WHERE queue_name = %s", (house.queue,)).fetchone()
@@ -525,22 +523,30 @@ def test_what_is_discarded_or_old_goes(house: House) -> None:
     house.throw_in(b"y")
     house.janitor.step()
     first, second = house.foreign()
-    assert house.ledger.discard(first).result(10) == "discarded"
-    assert house.ledger.discard(first).result(10) == "resolved"
-    assert house.ledger.discard(new_id()).result(10) == "missing"
-    assert house.ledger.replay_foreign(ReplayForeign(first)).result(10) == "resolved"
+    assert house.ledger.discard(first, by="system").result(10) == "discarded"
+    assert house.ledger.discard(first, by="system").result(10) == "resolved"
+    assert house.ledger.discard(new_id(), by="system").result(10) == "missing"
+    assert house.ledger.replay_foreign(ReplayForeign(first, "system")).result(10) == "resolved"
+    # What is old goes with its message, but not while that is owed to its queue
+    house.throw_in(b"z")
+    house.janitor.step()
+    third = house.foreign()[-1]
+    assert house.ledger.replay_foreign(ReplayForeign(third, "system")).result(10) == "replayed"
     house.sql.execute(
-        "UPDATE dead_letters SET failed_at = now() - interval '8 days' WHERE id = %s", (second,)
+        "UPDATE dead_letters SET failed_at = now() - interval '8 days' WHERE id = ANY(%s)", ([second, third],)
     )
-    assert house.ledger.expire_foreign(A_WEEK).result(10) == 1
-    assert house.foreign() == [first]
+    assert house.ledger.expire_letters(A_WEEK).result(10) == 1
+    assert house.foreign() == [third, first]
     assert house.queries.foreign_message(second) is None
+    house.janitor.step()
+    assert house.ledger.expire_letters(A_WEEK).result(10) == 1
+    assert house.foreign() == [first]
 
 
 def test_a_janitor_works_until_it_is_told_to_stop(house: House) -> None:
     house.fail(1)
     (letter,) = house.send_copies()
-    house.ledger.discard(letter).result(10)
+    house.ledger.discard(letter, by="system").result(10)
     stop = threading.Event()
     thread = threading.Thread(target=house.janitor.run, args=(stop,), daemon=True)
     thread.start()
