@@ -28,8 +28,9 @@ BATCH = 500
 MOST_TASKS = 500
 MOST_BYTES = 4 << 20
 MOST_SENT = 8
-#: The longest pause: what was made or changed meanwhile is seen after it. And the shortest one.
-LONGEST_PAUSE, SHORTEST_PAUSE = 0.25, 0.01
+#: The longest pause: what was made or changed meanwhile is seen after it. The shortest one, also when nothing
+#: of what is due could be fired.
+LONGEST_PAUSE, SHORTEST_PAUSE, STUCK_PAUSE = 0.25, 0.01, 0.1
 #: What is due so soon is planned already, so that at its time it only has to be recorded.
 AHEAD_SECONDS = 2.0
 FORGET_SECONDS = 60.0
@@ -76,12 +77,12 @@ class Scheduler:
         """Fire what is due, and plan what is due soon; how long there is nothing to do then."""
         if (seconds := self._queries.seconds_to_next()) is None or seconds > AHEAD_SECONDS:
             return LONGEST_PAUSE
-        if seconds <= 0:
-            self.fire()
+        is_stuck = seconds <= 0 and not self.fire()  # another one fires it, or nobody can
         if self.look_ahead():
             return 0.0
         seconds = self._queries.seconds_to_next()
-        return LONGEST_PAUSE if seconds is None else min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE)
+        least = STUCK_PAUSE if is_stuck else SHORTEST_PAUSE
+        return LONGEST_PAUSE if seconds is None else min(max(seconds, least), LONGEST_PAUSE)
 
     def fire(self) -> int:
         """Fire everything that is due: how many schedules this process fired."""
