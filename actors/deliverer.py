@@ -37,6 +37,8 @@ log = logging.getLogger("callboard.callbacks")
 THREADS = 32
 #: At first, and for a host that did not take what it was sent the last time.
 PER_HOST = 2
+#: One of so many threads is kept for hosts that answer well: many that hang do not hold these up either.
+RESERVED = 4
 #: So many hosts are remembered that took it.
 MOST_ALLOWED = 500
 #: The pauses after the first attempts, in seconds; after one more attempt the delivery is given up.
@@ -159,7 +161,10 @@ class Deliverer:
         free = self._threads - sum(busy.values())
         if free <= 0:
             return 0
-        asked = TakeDeliveries(free, self._per_host, self._lease, busy, allowed, self._after)
+        strange = sum(number for host, number in busy.items() if host not in allowed)
+        room = self._threads - self._threads // RESERVED - strange
+        limit, per_host = (min(free, room), self._per_host) if room > 0 else (free, 0)
+        asked = TakeDeliveries(limit, per_host, self._lease, busy, allowed, self._after)
         taken = self._ledger.take_deliveries(asked).result(PATIENCE_SECONDS)
         began_in_the_middle, self._after = bool(self._after), taken.after
         tasks = {task.task_id: task for task in self._queries.tasks_by_id([one.task_id for one in taken.due])}

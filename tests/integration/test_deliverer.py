@@ -125,6 +125,23 @@ def test_one_that_hangs_costs_nobody_else_anything(record: Record, web: Site, st
     assert all(record.deliveries(task_id)[0].status == "pending" for task_id in stuck)
 
 
+def test_many_that_hang_do_not_hold_up_who_answers_well(record: Record, web: Site, start: Start) -> None:
+    # Given a receiver that has taken what it was sent
+    start(threads=8, seconds=60.0)
+    settled(record, record.completed(callback_url=f"http://{web.address}/"))
+    with ExitStack() as house:
+        # and five others that hang, with more to do than there are threads
+        others = [house.enter_context(site()) for _ in range(5)]
+        for other in others:
+            other.answers["/"] = hang(other)
+            for _ in range(3):
+                record.completed(callback_url=f"http://{other.address}/")
+        eventually(lambda: sum(len(other.asked) for other in others) == 6)
+        # When it is to be sent more, then it gets it at once
+        for _ in range(5):
+            settled(record, record.completed(callback_url=f"http://{web.address}/"))
+
+
 def test_who_answers_well_gets_more_at_once(record: Record, web: Site, start: Start) -> None:
     # Given a receiver that takes a while for each
     under_way, most, lock = [0], [0], threading.Lock()
