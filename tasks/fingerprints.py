@@ -35,12 +35,13 @@ def normalised(message: str) -> str:
 
 def raised_at(traceback: str | None) -> str:
     """The place that raised: ``file.py:function``; empty if no traceback tells."""
-    frames = _FRAME.findall(traceback or "")
-    if not frames:
-        return ""
-    path, function = frames[-1]
-    file = path.replace("\\", "/").rpartition("/")[2]
-    return f"{file}:{function.strip()}"
+    text = traceback or ""
+    at = len(text)
+    while (at := text.rfind("File ", 0, at)) >= 0:
+        if (frame := _FRAME.match(text, at)) is not None:
+            file = frame[1].replace("\\", "/").rpartition("/")[2]
+            return f"{file}:{frame[2].strip()}"
+    return ""
 
 
 def fingerprint(error_class: str, message: str, traceback: str | None) -> str:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from tasks.fingerprints import fingerprint
 from tasks.herald import EVENTS_CHANNEL, Herald
 from tasks.ids import new_id
 from tasks.ledger import (
@@ -279,8 +280,17 @@ class Ledger(Upkeep, Calling, Letters, Steering, strays.Strays, Scheduling):
 
     def fail(self, claim: Claimed, error: TaskError, *, retry_in: float | None) -> Future[bool]:
         """End an attempt with an error and retry in so many seconds, or never; False: stale token."""
+        is_last = retry_in is None
+        mark = fingerprint(error.error_class, error.message, error.traceback) if is_last else None
         item = endings.Fail(
-            claim.id, claim.token, error.code, error.message, error.traceback, retry_in, error.error_class
+            claim.id,
+            claim.token,
+            error.code,
+            error.message,
+            error.traceback,
+            retry_in,
+            error.error_class,
+            mark,
         )
         return self._unreported.before(claim.token, lambda: self._group.add("fail", item))
 

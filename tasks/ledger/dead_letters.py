@@ -14,13 +14,14 @@ from tasks.ledger.rounds import MISSING, Opening, Scene, Target, open_rounds
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 
 #: A part of a statement whose rows ``locked`` end with ``next``; it buries those that fail for good. They
-#: bring ``why`` (code and message), ``error_class`` and ``traceback``. A run has no letter, its stages have.
+#: bring ``why`` (code and message), ``error_class``, ``traceback`` and ``fingerprint`` (see
+#: `tasks.ledger.fingerprints`). A run has no letter, its stages have.
 BURIED = """
 buried AS (
     INSERT INTO dead_letters (task_id, task_type, queue_name, user_id, attempt, error_class, code, message,
-        traceback)
+        traceback, fingerprint)
     SELECT l.id, t.task_type, l.queue, t.user_id, l.attempt, l.error_class, l.why->>'code',
-        l.why->>'message', l.traceback
+        l.why->>'message', l.traceback, l.fingerprint
     FROM locked l JOIN tasks t USING (id) WHERE l.next = 'failed' AND l.queue IS NOT NULL
 )"""
 

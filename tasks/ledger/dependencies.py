@@ -95,7 +95,7 @@ WITH judged AS (
 ), locked AS (
     SELECT *, CASE WHEN blame IS NOT NULL THEN 'failed' WHEN due > now() THEN 'scheduled' ELSE 'queued' END
         AS next, jsonb_build_object('code', 'dependency_failed', 'message', blame) AS why,
-        'DependencyFailed' AS error_class, NULL AS traceback
+        'DependencyFailed' AS error_class, NULL AS traceback, NULL AS fingerprint
     FROM judged WHERE blame IS NOT NULL OR NOT waits
 ), told AS (
     INSERT INTO events (task_id, event_id, kind, status)

@@ -17,7 +17,10 @@ from tasks.values import Complete
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """A failed attempt; ``retry_in`` seconds until the next one, None if there is none."""
+    """A failed attempt; ``retry_in`` seconds until the next one, None if there is none.
+
+    The last one has a ``fingerprint``.
+    """
 
     id: UUID
     token: int
@@ -26,6 +29,7 @@ class Fail(msgspec.Struct, frozen=True):
     traceback: str | None
     retry_in: float | None
     error_class: str = "Error"
+    fingerprint: str | None = None
 
 
 _COMPLETE = f"""
@@ -42,9 +46,10 @@ FROM locked WHERE s.id = locked.id RETURNING s.id, {PLACE}"""
 _FAIL = f"""
 WITH input AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb)
-    AS i(id uuid, token bigint, code text, message text, traceback text, retry_in float8, error_class text)
+    AS i(id uuid, token bigint, code text, message text, traceback text, retry_in float8, error_class text,
+        fingerprint text)
 ), locked AS (
-    SELECT s.*, i.traceback, i.retry_in, i.error_class,
+    SELECT s.*, i.traceback, i.retry_in, i.error_class, i.fingerprint,
         jsonb_build_object('code', i.code, 'message', i.message) AS why,
         CASE WHEN i.retry_in IS NULL THEN 'failed' ELSE 'retrying' END AS next,
         now() + make_interval(secs => coalesce(i.retry_in, 0)) AS due
@@ -110,7 +115,7 @@ def fail(tx: Transaction, items: Sequence[Fail]) -> list[object]:
     """End attempts with an error: True, False for a stale token, SKIPPED if locked."""
     rows = tx.freed_by(tx.moves(_FAIL, as_json(items), tx.seconds_per_priority))
     tx.retried.update(row[0] for row in rows if row[1] == "retrying")
-    tx.fell([row[0] for row in rows if row[1] == "failed"])
+    tx.ended.update(row[0] for row in rows if row[1] == "failed")
     return _outcomes(tx, items, {row[0] for row in rows}, expected=("failed", "retrying"))
 
 

@@ -1,4 +1,8 @@
-"""The verb mark: dead letters get their fingerprint, in the transaction that buries them wherever it can."""
+"""The verb mark: dead letters get their fingerprint that were buried without one.
+
+Who knows an error makes its fingerprint (`Ledger.fail`). Of errors that statements find themselves (a lost
+worker, a dependency that failed) it is made in the same transaction; of earlier versions' the clock makes it.
+"""
 
 from collections.abc import Sequence
 
@@ -32,7 +36,7 @@ def mark(tx: Transaction, items: Sequence[Mark]) -> list[int]:
 
 def follow(tx: Transaction) -> None:
     """Mark what was buried in this transaction; of very much the clock marks the rest."""
-    if tx.has_buried:
+    if tx.has_unmarked:
         _mark(tx, BATCH)
 
 

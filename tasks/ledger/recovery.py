@@ -57,7 +57,7 @@ WITH input AS (
 ), locked AS (
     SELECT s.*, s.deaths + i.blame AS died,
         CASE WHEN s.deaths + i.blame >= {MOST_DEATHS} THEN 'failed' ELSE 'queued' END AS next,
-        'WorkerLost' AS error_class, NULL AS traceback,
+        'WorkerLost' AS error_class, NULL AS traceback, NULL AS fingerprint,
         jsonb_build_object('code', 'worker_lost', 'message', i.how || CASE WHEN i.blame > 0
             THEN format(' (%%s of {MOST_DEATHS})', s.deaths + i.blame) ELSE '' END || '.') AS why
     FROM task_state s JOIN input i USING (id) WHERE s.status = 'running' AND s.token = i.token

@@ -70,8 +70,8 @@ class Transaction:
         self.publications: list[Publication] = []
         #: Tasks that reached a final state here: others may wait for them.
         self.ended: set[UUID] = set()
-        #: Whether there are new dead letters here, which are to get their fingerprint.
-        self.has_buried = False
+        #: Whether there are new dead letters here that have no fingerprint yet.
+        self.has_unmarked = False
         #: Those of them that are in the statistics already, and new tasks that are not yet.
         self.counted: set[UUID] = set()
         self.created: set[UUID] = set()
@@ -108,9 +108,9 @@ class Transaction:
         return rows
 
     def fell(self, ids: Collection[UUID]) -> None:
-        """Remember tasks that failed for good here: each has a dead letter, unless it is a run."""
+        """Remember tasks that failed for good here, for a reason that the statement itself found."""
         self.ended.update(ids)
-        self.has_buried = self.has_buried or bool(ids)
+        self.has_unmarked = self.has_unmarked or bool(ids)
 
     def freed_by(self, rows: list[Any]) -> list[Any]:
         """Remember whose places are free: rows end with a `PLACE`, that of a task which runs no more."""

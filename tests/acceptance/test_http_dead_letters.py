@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 import pytest
 from falcon.testing import Result, TestClient
@@ -14,7 +13,7 @@ from tasks.values import TaskError
 from tests.support.waiting import eventually
 
 LETTERS, TASKS = "/api/v1/dead-letters", "/api/v1/tasks"
-NOBODY = UUID(int=7)
+NOBODY = "0190a8f2-7c1b-7a6e-9d53-2f4d0c1b2a3e"
 FIELDS = (
     "dead_letter_id kind task_id task_type queue_name user_id run_id stage attempt error_class error "
     "fingerprint failed_at resolution resolved_at resolved_by"

@@ -270,6 +270,24 @@ def test_a_job_that_cannot_be_worked_on_holds_up_no_other(bench: Bench) -> None:
     assert (bench.job(broken).status, bench.job(fine).status) == ("pending", "completed")
 
 
+def test_failures_that_nobody_raised_are_clusters_too(bench: Bench) -> None:
+    # Given two poisonous tasks, and two that depend on something that failed
+    first, second = bench.failed(2)
+    poison = [NewTask(task_type="work", queue_name="default") for _ in range(2)]
+    bench.ledger.submit(poison).result(10)
+    for _ in range(3):
+        for claim in bench.fetch():
+            bench.ledger.lose(claim, "Its process was killed").result(10)
+    needy = [NewTask(task_type="work", queue_name="default", depends_on=(one,)) for one in (first, second)]
+    bench.ledger.submit(needy).result(10)
+    # Then the ones are a cluster, and so are the others
+    wanted = (
+        "SELECT error_class, count(*), count(DISTINCT fingerprint) FROM dead_letters GROUP BY 1 ORDER BY 1"
+    )
+    found = [("DependencyFailed", 2, 1), ("RuntimeError", 2, 1), ("WorkerLost", 2, 1)]
+    eventually(lambda: bench.sql.execute(wanted).fetchall() == found)
+
+
 def test_letters_without_a_fingerprint_get_theirs_later(bench: Bench) -> None:
     bench.failed(3)
     marks = "SELECT fingerprint, count(*) FROM dead_letters GROUP BY 1"
