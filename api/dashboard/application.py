@@ -24,12 +24,27 @@ class _NoRedis:
         """Nothing is registered."""
 
 
+#: What the page of a failed job has before its other button.
+BUTTONS = '    {% call column() %}\n      {{ action("Delete"'
+REQUEUE = """
+    {% if queue_for_tab.endswith(".XQ") %}
+    {% call column() %}
+      {{ action("Requeue", make_uri("requeue-message"), {"id": job.message_id, "queue": queue_for_tab},
+        classes="button--secondary") }}
+    {% endcall %}
+    {% endif %}
+"""
+
+
 class _Templates(jinja2.PackageLoader):
-    """The dashboard's own templates, in our words."""
+    """The dashboard's own templates, in our words, and a button to requeue on the page of a failed job."""
 
     def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Any]:
         source, *rest = super().get_source(environment, template)
-        return source.replace("Redis id", "Job id"), *rest  # type: ignore[return-value]
+        source = source.replace("Redis id", "Job id")
+        if template == "job.html":
+            source = source.replace(BUTTONS, REQUEUE + BUTTONS)
+        return source, *rest  # type: ignore[return-value]
 
 
 class Dashboard(DashboardApp):  # type: ignore[misc]

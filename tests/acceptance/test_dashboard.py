@@ -133,6 +133,16 @@ def test_the_tabs_list_the_jobs_and_each_has_a_page(page: Page) -> None:
     assert "actor_error: RuntimeError: oops &lt;b&gt;bold" in one
 
 
+def test_the_page_of_a_failed_job_has_a_button_to_requeue_it(page: Page) -> None:
+    _, letter = page.fail()
+    delayed = page.submit(delay=60)
+    failed = page.get(f"/queues/default/failed/{letter}").text
+    waiting = page.get(f"/queues/default/delayed/{delayed}").text
+    assert [">Requeue<" in text for text in (failed, waiting)] == [True, False]
+    assert [">Delete<" in text for text in (failed, waiting)] == [True, True]
+    assert failed.count(f'name="id" value="{letter}"') == 2
+
+
 def test_a_payload_with_a_script_is_shown_inert(page: Page) -> None:
     evil = {"x": "</pre><script>alert(1)</script>", "<img src=x onerror=alert(2)>": "'\""}
     _, letter = page.fail(evil)

@@ -84,6 +84,7 @@ def desk(postgres_url: str, rabbit_node: RabbitNode, tmp_path: Path) -> Iterator
             pytest.skip(f"no browser: {error}")
 
 
+@pytest.mark.timeout(600)  # where there is no browser it is installed
 def test_a_failed_job_is_seen_requeued_and_completes_and_all_counts_agree(desk: Desk) -> None:
     # Given two jobs that failed, and one that waits for its time
     flags = [desk.folder / key for key in ("first", "second")]
