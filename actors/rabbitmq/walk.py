@@ -110,7 +110,11 @@ class Walk:
         """Put messages that are not ours on record, commit, and only then acknowledge them."""
         pending: list[tuple[_Delivered, UUID, Future[None] | None]] = []
         for one in strangers:
-            item = kept(self._queue, one.properties, one.body)
+            try:
+                item = kept(self._queue, one.properties, one.body)
+            except Exception as error:  # whatever it is, it must not keep us from all others
+                self._leave(error)
+                continue
             known = self._recorded.get(item.digest)
             if one.is_redelivered and known:  # recorded before, by a walk that could not acknowledge it
                 pending.append((one, known.pop(0), None))
@@ -121,11 +125,15 @@ class Walk:
                 if recorded is not None:
                     recorded.result(VERB_SECONDS)
             except Exception as error:
-                log.error("a message in the dead letters of %s cannot be recorded: %s", self._queue, error)
-                self.found.unrecorded += 1
+                self._leave(error)
                 continue
             channel.basic_ack(one.tag)
             self.found.gone.add(letter)
+
+    def _leave(self, why: Exception) -> None:
+        kind = type(why).__name__  # its words may repeat what is in the message
+        log.error("a message in the dead letters of %s cannot be recorded (%s)", self._queue, kind)
+        self.found.unrecorded += 1
 
 
 def _is_copy(body: bytes) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from dramatiq import Message
 from playhouse.pool import PooledPostgresqlDatabase
 
-from actors.rabbitmq import janitor, topology
+from actors.rabbitmq import janitor, topology, walk
 from actors.rabbitmq.foreign import kept
 from actors.rabbitmq.janitor import Janitor
 from actors.rabbitmq.messages import letter_for
@@ -25,7 +25,7 @@ from actors.rabbitmq.topology import declarations
 from actors.submission import Order
 from tasks.ids import new_id
 from tasks.ledger import Ledger
-from tasks.ledger.strays import ReplayForeign
+from tasks.ledger.strays import Keep, ReplayForeign
 from tasks.locks import PostgresLocks
 from tasks.strays import StrayQueries
 from tasks.values import DeadLetter, NewTask, TaskError
@@ -444,6 +444,31 @@ def test_why_a_message_was_rejected_is_told(house: House) -> None:
     (letter,) = house.foreign()
     message = house.column(letter, "message")
     assert message == f"It is no message of Callboard: rejected in {house.queue}."
+
+
+def test_a_message_that_cannot_be_recorded_stays_and_keeps_no_other_from_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.throw_in(b"first")
+    house.throw_in(b"beyond words")
+    house.throw_in(b"third")
+
+    def kept_or_not(queue: str, properties: Any, body: bytes) -> Keep:
+        if body == b"beyond words":
+            raise ValueError("no words for it")
+        return kept(queue, properties, body)
+
+    monkeypatch.setattr(walk, "kept", kept_or_not)
+    house.janitor.step()
+    assert len(house.foreign()) == 2
+    assert [body for _, body in house.in_dead_letters()] == [b"beyond words"]
+    # and nobody looks again until there is something else
+    monkeypatch.undo()
+    house.janitor.step()
+    assert len(house.foreign()) == 2
+    house.throw_in(b"another")
+    house.janitor.step()
+    assert len(house.foreign()) == 4
 
 
 def test_equal_messages_are_two_and_one_that_was_recorded_before_a_crash_is_one(house: House) -> None:
