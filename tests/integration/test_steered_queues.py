@@ -389,12 +389,19 @@ def test_retries_that_are_due_and_stages_wait_in_a_paused_queue_too(desk: Desk) 
     desk.ledger.pause_queue(QUEUE).result(10)
     desk.wire.takes_submissions = True
 
+    # When a retry is due in it, and a run that is elsewhere has a stage there
     desk.ledger.fail(claim, OOPS, retry_in=0).result(10)
     desk.ledger.promote().result(10)
+    run = NewTask(task_type="pipeline", queue_name="free", is_run=True)
+    stage = NewTask(task_type=TYPE, queue_name=QUEUE, run_id=run.id, stage="first", stage_index=0)
+    desk.ledger.submit([run, stage]).result(10)
 
+    # Then both wait, and go on when it does
     assert desk.arrivals() == []
     assert desk.start("by message") == []
     assert desk.fetch() == []
+    desk.ledger.resume_queue(QUEUE).result(10)
+    assert {one.id for one in desk.fetch()} == {claim.id, stage.id}
 
 
 # --- with keys ---------------------------------------------------------------------------------------

@@ -223,4 +223,4 @@ def test_whatever_is_asked_of_steered_queues_limits_hold_and_nothing_is_lost(wor
 
 @pytest.mark.slow
 def test_whatever_is_asked_of_steered_queues_for_long(world: World) -> None:
-    run(world, examples=300, steps=40)
+    run(world, examples=150, steps=30)
