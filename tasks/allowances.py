@@ -29,7 +29,7 @@ SELECT q.name, q.paused, CASE WHEN q.concurrency IS NOT NULL THEN q.concurrency 
 FROM queues q LEFT JOIN rate_buckets b ON b.queue = q.name AND q.rate_limit IS NOT NULL
 CROSS JOIN LATERAL (SELECT (q.rate_limit->>'burst')::float8 AS burst,
     (q.rate_limit->>'limit')::float8 / (q.rate_limit->>'per_seconds')::float8 AS speed) AS rate
-WHERE q.steered AND (%(queues)s::text[] IS NULL OR q.name = ANY(%(queues)s))"""
+WHERE q.steered AND q.name = ANY(%(queues)s)"""
 
 
 class Allowance(msgspec.Struct, frozen=True):
@@ -78,8 +78,7 @@ def backlog_of(waiting: int, sent: int, allowance: Allowance | None) -> Backlog:
 
 
 def read_allowances(
-    ask: Callable[[str, dict[str, Any]], Iterable[Any]], queues: Collection[str] | None = None
+    ask: Callable[[str, dict[str, Any]], Iterable[Any]], queues: Collection[str]
 ) -> dict[str, Allowance]:
-    """The allowances of those of some queues that are steered, or of all. ``ask`` executes SQL."""
-    given = {"queues": None if queues is None else sorted(queues)}
-    return {row[0]: Allowance(*row) for row in ask(ALLOWANCES, given)}
+    """The allowances of those of some queues that are steered. ``ask`` executes SQL."""
+    return {row[0]: Allowance(*row) for row in ask(ALLOWANCES, {"queues": sorted(queues)})}

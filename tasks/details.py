@@ -69,7 +69,7 @@ class Details:
             rows = self._rows(_AROUND, params)
             shown = rows[:MOST_NODES]
             waits = [_waiting(row) for row in shown]
-            served = Served.read() if any(one.is_due for one in waits) else None
+            served = Served.read(waits)
         nodes = [_node(row, wait.reason(served)) for row, wait in zip(shown, waits, strict=True)]
         return Graph(nodes, _edges(shown), len(rows) > MOST_NODES)
 
@@ -78,7 +78,7 @@ class Details:
         with session(self._database):
             rows = self._rows(_STAGES, (run_id,))
             waits = [_waiting_stage(row) for row in rows]
-            served = Served.read() if any(one.is_due for one in waits) else None
+            served = Served.read(waits)
         return [_summary(row, wait.reason(served)) for row, wait in zip(rows, waits, strict=True)]
 
     def _rows(self, sql: str, params: Any) -> list[Any]:

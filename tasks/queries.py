@@ -261,11 +261,8 @@ class Queries:
         """Rows as readers get them."""
         running = [row for row in rows if row.state.status == RUNNING]
         medians = self._estimates.medians(running, self._database.execute_sql)
-        served = self._served(rows)
+        served = Served.read(map(waiting, rows))
         return [_task(row, served, completion(row.state, medians.get(row.task_type))) for row in rows]
-
-    def _served(self, rows: list[Any]) -> Served | None:
-        return Served.read() if any(waiting(row).is_due for row in rows) else None
 
 
 def _declared(row: Any) -> TaskType:

@@ -1,5 +1,6 @@
 """What tasks wait for: their time, others, or a worker that has what they need."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,11 +48,17 @@ class Served:
         self._reasons = {name: one.reason for name, one in allowances.items()}
 
     @classmethod
-    def read(cls) -> "Served":
-        """What is served now; the models are bound and connected."""
+    def read(cls, waits: Iterable[Waiting]) -> "Served | None":
+        """What is served now, as far as it matters for some tasks; None: it does not matter for any.
+
+        The models are bound and connected.
+        """
+        queues = {one.queue_name for one in waits if one.is_due}
+        if not queues:
+            return None
         workers = list(WorkerRow.select().where(WorkerRow.kind == "worker"))
         database = WorkerRow._meta.database
-        return cls(workers, read_allowances(database.execute_sql))
+        return cls(workers, read_allowances(database.execute_sql, queues))
 
     def lack(self, task: Waiting) -> str | None:
         """What keeps a queued task waiting: others of its key, its queue, or the lack of a worker."""

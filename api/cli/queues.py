@@ -105,7 +105,8 @@ def change(
 ) -> None:
     """Change the settings that are given; `none` takes a limit away."""
     settings: dict[str, Any] = {"concurrency": concurrency, "max_size": max_size}
-    settings["rate_limit"] = rate if rate == NONE else _rate_asked(rate, per_seconds, burst)
+    limit = _rate_asked(None if rate == NONE else rate, per_seconds, burst)
+    settings["rate_limit"] = NONE if rate == NONE else limit
     given = {field: _unless_none(value) for field, value in settings.items() if value is not None}
     if not given:
         raise click.UsageError("say what to change: --concurrency, --max-size or --rate")

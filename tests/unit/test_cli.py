@@ -518,7 +518,7 @@ def test_a_queue_is_changed_by_what_is_given_and_none_takes_a_limit_away() -> No
         "concurrency": None,
         "rate_limit": {"limit": 5, "burst": 9},
     }
-    for wrong in (["--burst", "3"], [], ["--rate", "many"]):
+    for wrong in (["--burst", "3"], [], ["--rate", "many"], ["--rate", "none", "--burst", "3"]):
         assert call(server, "queues", "set", "mail", *wrong).exit_code == 2
 
 
