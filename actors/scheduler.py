@@ -137,7 +137,7 @@ class Scheduler:
         try:
             return firing.plan(due, now, self._prepare)
         except CallboardError as error:  # an older data base of zones, for example: other clocks may read it
-            self._complain(due.id, due.version, error)
+            self._complain(due.id, due.version, error.message)
             return None
 
     def _fired(self, plans: list[Firing], answer: "Future[int]") -> int:
@@ -147,14 +147,14 @@ class Scheduler:
             raise
         except Exception as error:  # one of them cannot be recorded, and the others must not wait for it
             if len(plans) == 1:
-                self._complain(plans[0].schedule, plans[0].version, error)
+                self._complain(plans[0].schedule, plans[0].version, type(error).__name__)
                 return 0
             return sum(self._fired([one], next(self._ledgers).fire([one])) for one in plans)
 
-    def _complain(self, schedule: UUID, version: int, error: Exception) -> None:
+    def _complain(self, schedule: UUID, version: int, why: str) -> None:
         if (schedule, version) not in self._complained:
             self._complained.add((schedule, version))
-            log.warning("the schedule %s cannot be fired: %s", schedule, error)
+            log.warning("the schedule %s cannot be fired: %s", schedule, why)
 
     def _forget(self) -> None:
         if time.monotonic() - self._forgot_at < FORGET_SECONDS:

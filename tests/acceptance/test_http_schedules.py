@@ -154,6 +154,18 @@ def test_a_deleted_schedule_is_gone_and_its_tasks_stay(client: TestClient) -> No
     assert make(client, **YEARLY).json["fired"] == 0
 
 
+def test_a_schedule_that_is_not_there_is_not_found(client: TestClient) -> None:
+    for name in ("nix", "%00", "a%20b", "%FF", "x" * 3_000):
+        for method, below in (
+            ("GET", ""),
+            ("DELETE", ""),
+            ("POST", "/pause"),
+            ("POST", "/run"),
+            ("GET", "/runs"),
+        ):
+            assert client.simulate_request(method, f"{SCHEDULES}/{name}{below}").status_code == 404
+
+
 def test_schedules_are_listed_by_name(client: TestClient) -> None:
     for name in ("zulu", "alpha", "mike"):
         make(client, **{**YEARLY, "name": name})

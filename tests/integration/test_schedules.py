@@ -15,7 +15,7 @@ from playhouse.pool import PooledPostgresqlDatabase
 from actors import firing
 from actors.scheduler import Scheduler
 from actors.schedules import Schedules
-from actors.submission import Defaults, Submission
+from actors.submission import Defaults, Order, Submission
 from pipelines.catalogue import collect
 from tasks.ids import new_id
 from tasks.ledger import Ledger
@@ -25,7 +25,7 @@ from tasks.queries import Queries
 from tasks.records import Task
 from tasks.schedule_records import Definition, Due, Schedule
 from tasks.schedules import ScheduleQueries
-from tasks.values import Complete
+from tasks.values import Complete, NewTask
 from tests.support.waiting import eventually
 
 HOURLY = "0 * * * *"
@@ -323,6 +323,38 @@ def test_a_payload_that_fits_no_more_is_told_and_the_schedule_goes_on(office: Of
     assert (run.outcome, run.task_id) == ("refused", None)
     assert "payload" in (run.error or "")
     assert office.stored().next_fire > office.found.now()
+
+
+def test_a_schedule_that_cannot_be_read_holds_up_no_other(office: Office) -> None:
+    # Given one whose expression makes no sense here, and one that does
+    office.create("odd")
+    office.create("even")
+    office.sql.execute(
+        """UPDATE schedules SET definition = definition || '{"cron_expr": "?"}' WHERE name = 'odd'"""
+    )
+    last = office.fell_due(timedelta(0), "even")
+    office.sql.execute("UPDATE schedules SET next_fire = %s, next_run_at = %s", (last, last))
+
+    assert office.scheduler.fire() == 1
+    assert office.scheduler.fire() == 0
+    assert len(office.tasks("even")) == 1
+
+
+def test_a_task_that_cannot_be_recorded_holds_up_no_other(office: Office) -> None:
+    # Given two schedules, of which one makes a task that Postgres does not take
+    for name in ("odd", "even"):
+        office.create(name)
+        office.fell_due(timedelta(0), name)
+    prepare = office.scheduler._prepare
+
+    def spoiled(order: Order) -> list[NewTask]:
+        payload = "\0" if order.created_by == "schedule:odd" else {}
+        return [msgspec.structs.replace(task, payload=payload) for task in prepare(order)]
+
+    scheduler = Scheduler([office.ledger, office.other], office.found, spoiled, DAY)
+
+    assert scheduler.fire() == 1
+    assert (len(office.tasks("odd")), len(office.tasks("even"))) == (0, 1)
 
 
 def test_a_full_queue_refuses_a_run(office: Office) -> None:
