@@ -183,8 +183,10 @@ class Cron:
     def next(self, count: int, moment: datetime) -> list[datetime]:
         """The next ``count`` fire times after ``moment``, as far as there are so many."""
         found: list[datetime] = []
-        while len(found) < count and (moment := self.after(moment)):  # type: ignore[assignment]
-            found.append(moment)
+        at = self.after(moment)
+        while at is not None and len(found) < count:
+            found.append(at)
+            at = self.after(at)
         return found
 
     def between(self, since: datetime, until: datetime, most: int) -> list[datetime]:

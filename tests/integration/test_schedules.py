@@ -371,6 +371,18 @@ def test_a_full_queue_refuses_a_run(office: Office) -> None:
     assert len(office.tasks()) == 1
 
 
+def test_a_type_that_no_worker_serves_any_more_waits_with_its_reason(office: Office) -> None:
+    # Given a type that some process has declared, and that nobody serves now
+    office.sql.execute("INSERT INTO task_types (name, queue_name) VALUES ('gone', 'default')")
+    office.create(task_type="gone")
+    office.fell_due(timedelta(0))
+    # When it is fired, then its task says what it waits for
+    office.scheduler.fire()
+    assert {(task.status, task.wait_reason) for task in office.tasks()} == {
+        ("queued", "no worker for its type")
+    }
+
+
 def test_a_pipeline_is_fired_with_its_first_stages(office: Office) -> None:
     office.create(task_type="shouting", payload={"words": ["a"]})
     office.fell_due(timedelta(seconds=1))
