@@ -67,7 +67,8 @@ INSERT INTO tallies
 SELECT date_trunc(CASE WHEN created_at < now() - interval '2 days' THEN 'hour' ELSE 'minute' END, created_at,
     'UTC'), user_id, task_type, queue_name, run_id IS NOT NULL, status, count(*), count(*), sum(ms),
     array_agg(floor(ln(greatest(ms, 0.1)) / ln(1.05::float8))::smallint) FILTER (WHERE status = 'completed')
-FROM tasks JOIN fill USING (id) GROUP BY 1, 2, 3, 4, 5, 6
+FROM tasks JOIN fill USING (id) GROUP BY 1, 2, 3, 4, 5, 6;
+INSERT INTO queues (name) VALUES ('queue_0'), ('queue_1'), ('queue_2'), ('queue_3')
 """
 
 
@@ -108,6 +109,7 @@ def _reads(client: httpx.Client, ids: list[str]) -> dict[str, tuple[str, Callabl
     """What is read: by its name, the kind of its limit, and how to ask for it the next time."""
     now = datetime.now(UTC)
     deep = _deep_cursors(client)
+    scrape = f"{client.base_url.copy_with(path='/metrics')}"
     twenty = {
         "start_time": (now - timedelta(days=25)).isoformat(),
         "end_time": (now - timedelta(days=5)).isoformat(),
@@ -143,6 +145,8 @@ def _reads(client: httpx.Client, ids: list[str]) -> dict[str, tuple[str, Callabl
             "statistics",
             figures(start_time=(now - timedelta(hours=1, seconds=7)).isoformat()),
         ),
+        "all queues": ("statistics", lambda: ("/stats/queues", {})),
+        "a scrape (read once a second)": ("statistics", lambda: (scrape, {})),
     }
 
 
