@@ -218,7 +218,7 @@ def run(world: World, *, examples: int, steps: int) -> None:
 
 
 def test_whatever_is_asked_of_steered_queues_limits_hold_and_nothing_is_lost(world: World) -> None:
-    run(world, examples=20, steps=20)
+    run(world, examples=12, steps=20)
 
 
 @pytest.mark.slow
