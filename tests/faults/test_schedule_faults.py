@@ -11,6 +11,7 @@ import pytest
 
 from tasks.schedule_records import Definition
 from tests.faults.faketime import WallClock
+from tests.faults.postgres import Postgres
 from tests.support.processes import Installation, installation
 from tests.support.servers import RabbitNode
 from tests.support.waiting import eventually
@@ -104,6 +105,45 @@ def test_it_is_so_with_rabbitmq(
         check(made, 4 * KILLED_EVERY)
         unfinished = "SELECT count(*) FROM task_state WHERE status <> 'completed'"
         eventually(lambda: made.value(unfinished) == 0, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_clocks_that_stand_still_and_go_on_fire_nothing_twice(
+    postgres_url: str, tmp_path: Path, chance: random.Random
+) -> None:
+    with house(postgres_url, None, tmp_path) as made:
+        clocks = [made.start_clock() for _ in range(CLOCKS)]
+        begin(made, CLOCKS)
+        # When one after the other stands still for a while, wherever it is, with what it has planned in hand
+        for _ in range(8):
+            victim = chance.choice(clocks)
+            victim.freeze()
+            time.sleep(chance.uniform(0.5, 3.0))
+            victim.thaw()
+        check(made, 8.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_no_fire_time_is_lost_when_postgres_is_killed(
+    postgres: Postgres, tmp_path: Path, chance: random.Random
+) -> None:
+    with house(postgres.url, None, tmp_path) as made:
+        for _ in range(2):
+            made.start_clock()
+        begin(made, 2)
+        # When Postgres is killed in the middle of commits, and comes back some seconds later
+        for _ in range(3):
+            time.sleep(chance.uniform(2.0, 3.0))
+            postgres.kill()
+            time.sleep(chance.uniform(0.5, 3.0))
+            postgres.start()
+        made.connect()
+        # Then what went by meanwhile is fired too
+        behind = "SELECT count(*) FROM schedules WHERE next_run_at < now() - interval '1 s'"
+        eventually(lambda: made.value(behind) == 0, 60)
+        check(made, 8.0)
 
 
 def test_a_clock_that_is_an_hour_ahead_fires_nothing_early(postgres_url: str, tmp_path: Path) -> None:

@@ -107,7 +107,11 @@ class Installation:
         self._environ = environ
         self._processes: list[Running] = []
         self._shown: dict[Path, int] = {}
-        self._reader = psycopg.connect(kit.database_url, autocommit=True)
+        self.connect()
+
+    def connect(self) -> None:
+        """Connect to read, also anew after Postgres was away."""
+        self._reader = psycopg.connect(self.kit.database_url, autocommit=True)
 
     # --- processes -------------------------------------------------------------------------------
 
