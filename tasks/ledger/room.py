@@ -51,6 +51,8 @@ class Rooms:
 
         Why it cannot: QueueFull, or SKIPPED while another process submits to one of its limited queues.
         """
+        if not self._limited:
+            return None
         needed = Counter(
             task.queue_name
             for task in tasks
