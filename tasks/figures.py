@@ -18,9 +18,12 @@ from tasks.ledger.statistics import EARLIER
 from tasks.models import QueueRow
 from tasks.queues import LATELY, NEWEST, NOTHING, stats_of
 from tasks.records import QueueStats
-from tasks.states import FINAL, RUNNING, STATES
+from tasks.states import FINAL, QUEUED, RUNNING, STATES
 from tasks.vitals import Vitals, vitals_of
 
+#: So many waiting tasks of a queue and a state are counted. A longer backlog is worked out from what was
+#: submitted and what is over, so that it is not dear to look at.
+COUNTED_UP_TO = 50_000
 #: What became of tasks lately is seen at so many of the newest of all queues together.
 NEWEST_OF_ALL = 20_000
 
@@ -132,7 +135,7 @@ class FigureQueries:
         self._database = database
 
     def read(self) -> Figures:
-        """All that the metrics tell. Its cost grows with what waits, not with what is finished."""
+        """All that the metrics tell. It costs the same however much is on record, finished or waiting."""
         with session(self._database):
             now = self._now()
             queues = [now.in_queue(row.name, row.paused) for row in self._queue_rows()]
@@ -163,7 +166,7 @@ class FigureQueries:
         return list(QueueRow.select().order_by(QueueRow.name))
 
     def _now(self) -> "_Now":
-        return _Now(self._database.execute_sql(_NOW).fetchall())
+        return _Now(self._database.execute_sql(_NOW, {"most": COUNTED_UP_TO + 1}).fetchall())
 
     def _processes(self) -> list[Process]:
         rows = self._database.execute_sql(_PROCESSES, {"lease": LEASE_SECONDS}).fetchall()
@@ -186,20 +189,33 @@ class FigureQueries:
 class _Now:
     """What is in the queues, from the rows of `_NOW`."""
 
-    def __init__(self, rows: Sequence[tuple[str, str, str | None, bool, float]]) -> None:
-        self.waiting: dict[str, list[tuple[str, bool, int]]] = {}
-        self.numbers: dict[str, dict[str, Any]] = {}
+    def __init__(self, rows: Sequence[tuple[str, str, str | None, bool, float | None]]) -> None:
+        self.numbers: dict[str, Counter[str]] = {}
+        self.waiting: dict[tuple[str, bool], dict[str, int]] = {}
+        self.oldest: dict[str, float | None] = {}
+        unfinished: Counter[tuple[str, bool]] = Counter()
         for what, queue, status, is_stage, number in rows:
-            if status is not None:
-                self.waiting.setdefault(queue, []).append((status, is_stage, int(number)))
+            if what == "oldest":
+                self.oldest[queue] = number
+            elif status is not None:
+                self.waiting.setdefault((queue, is_stage), {})[status] = int(number or 0)
+            elif what == "unfinished":
+                unfinished[queue, is_stage] += int(number or 0)
             else:
-                self.numbers.setdefault(queue, {})[what] = number
+                self.numbers.setdefault(queue, Counter())[what] += int(number or 0)
+                unfinished[queue, is_stage] -= int(number or 0) if what in ("running", "runs") else 0
+        for key, counts in self.waiting.items():
+            _work_out(counts, unfinished[key])
 
     def of(self, name: str) -> tuple[list[tuple[str, bool, int]], tuple[int, int, int, float | None]]:
         """A queue's tasks by state, and what runs, is dead, is an unfinished run, and waits the longest."""
-        found = self.numbers.get(name, {})
-        running, dead, runs = (int(found.get(what, 0)) for what in ("running", "dead", "runs"))
-        return self.waiting.get(name, []), (running, dead, runs, found.get("oldest"))
+        found = self.numbers.get(name, Counter())
+        waiting = [
+            (status, is_stage, number)
+            for is_stage in (False, True)
+            for status, number in self.waiting.get((name, is_stage), {}).items()
+        ]
+        return waiting, (found["running"], found["dead"], found["runs"], self.oldest.get(name))
 
     def in_queue(self, name: str, paused: bool) -> InQueue:
         """A queue, as the metrics tell of it."""
@@ -208,8 +224,16 @@ class _Now:
         tasks[RUNNING] = running
         for status, _, number in waiting:
             tasks[status] += number
-        sent = int(self.numbers.get(name, {}).get("sent", 0))
+        sent = self.numbers.get(name, Counter())["sent"]
         return InQueue(name=name, paused=paused, tasks=tasks, sent=sent, dead=dead, oldest_age_s=oldest)
+
+
+def _work_out(counts: dict[str, int], waiting: int) -> None:
+    """Put the right number where counting was given up: ``waiting`` is the sum. Of several into the first."""
+    given_up = [status for status in (QUEUED, *counts) if counts.get(status, 0) > COUNTED_UP_TO]
+    if given_up:
+        others = sum(number for status, number in counts.items() if status != given_up[0])
+        counts[given_up[0]] = max(counts[given_up[0]], waiting - others)
 
 
 def _process(row: Any) -> Process:
@@ -279,23 +303,37 @@ ORDER BY w.kind, w.host, w.pid, w.id LIMIT %(limit)s OFFSET %(offset)s"""
 
 _LIVING = "SELECT count(*) FROM workers WHERE heartbeat_at > now() - make_interval(secs => %(lease)s)"
 
-# Each queue is counted in its own part of the index, without a look at the tasks. The oldest is found at the
-# ends of the index: that of stages and that of whole tasks.
+# One statement, so that all of it is of one moment. What waits is counted in the order of its index, so that
+# no plan prefers to look at all tasks. The oldest is found at its ends: of stages and of whole tasks.
 _NOW = """
-SELECT 'waiting', q.name, w.status, w.is_stage, w.count::float8 FROM queues q CROSS JOIN LATERAL (
-    SELECT status, is_stage, count(*) FROM task_state
-    WHERE queue = q.name AND status IN ('scheduled', 'blocked', 'queued', 'retrying') GROUP BY 1, 2) AS w
+SELECT 'waiting', q.name, state.status, kind.is_stage, w.count::float8
+FROM queues q
+CROSS JOIN (VALUES ('scheduled'), ('blocked'), ('queued'), ('retrying')) AS state(status)
+CROSS JOIN (VALUES (false), (true)) AS kind(is_stage)
+CROSS JOIN LATERAL (SELECT count(*) FROM (
+    SELECT FROM task_state s WHERE s.queue = q.name AND s.status = state.status AND s.is_stage = kind.is_stage
+    AND s.status IN ('scheduled', 'blocked', 'queued', 'retrying') ORDER BY s.ready_at LIMIT %(most)s
+) AS counted) AS w WHERE w.count > 0
 UNION ALL
-SELECT 'running', queue, NULL, false, count(*) FROM task_state
-WHERE status = 'running' AND queue IS NOT NULL GROUP BY 2
+SELECT 'unfinished', queue_name, NULL, is_stage,
+    sum(CASE WHEN status = 'submitted' THEN kept ELSE -kept END)::float8
+FROM (
+    SELECT queue_name, is_stage, status, kept FROM statistics
+    WHERE everyone AND user_id = '' AND level = 'all'
+    UNION ALL
+    SELECT queue_name, is_stage, status, kept FROM tallies
+) AS known GROUP BY 2, 4
+UNION ALL
+SELECT 'running', queue, NULL, is_stage, count(*) FROM task_state
+WHERE status = 'running' AND queue IS NOT NULL GROUP BY 2, 4
+UNION ALL
+SELECT 'runs', run_queue, NULL, is_stage, count(*) FROM task_state
+WHERE run_queue IS NOT NULL AND status IN ('scheduled', 'blocked', 'queued', 'running') GROUP BY 2, 4
 UNION ALL
 SELECT 'sent', queue, NULL, false, count(*) FROM task_state
 WHERE status = 'queued' AND dispatch IS NOT NULL GROUP BY 2
 UNION ALL
 SELECT 'dead', queue_name, NULL, false, count(*) FROM dead_letters WHERE resolution IS NULL GROUP BY 2
-UNION ALL
-SELECT 'runs', run_queue, NULL, false, count(*) FROM task_state
-WHERE run_queue IS NOT NULL AND status IN ('scheduled', 'blocked', 'queued', 'running') GROUP BY 2
 UNION ALL
 SELECT 'oldest', q.name, NULL, false, extract(epoch FROM now() - least(
     (SELECT min(ready_at) FROM task_state WHERE queue = q.name AND status = 'queued' AND is_stage),

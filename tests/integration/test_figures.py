@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playhouse.pool import PooledPostgresqlDatabase
 
+from tasks import figures
 from tasks.figures import FigureQueries
 from tasks.ids import new_id
 from tasks.leases import Lease, Profile
@@ -21,6 +22,7 @@ from tasks.ledger import Ledger
 from tasks.ledger.endings import Complete
 from tasks.ledger.restarts import Restart
 from tasks.queries import Queries
+from tasks.states import FINAL
 from tasks.values import Claimed, NewTask, TaskError
 from tasks.vitals import Pulse, Vitals
 from tasks.windows import Window
@@ -121,7 +123,8 @@ class Record:
         self.ledger.fold().result(10)
 
     def _ids(self, status: str) -> list[UUID]:
-        rows = self.sql.execute("SELECT id FROM task_state WHERE status = %s ORDER BY id", (status,))
+        sql = "SELECT id FROM task_state JOIN tasks USING (id) WHERE status = %s AND task_type = 'work'"
+        rows = self.sql.execute(f"{sql} ORDER BY id", (status,))
         return [one for (one,) in rows.fetchall()]
 
 
@@ -145,6 +148,28 @@ def test_counters_are_exact_after_every_step_and_never_fall(record: Record, step
     for step in ["submit", "submit", "claim", *steps]:
         getattr(record, step)()
         assert record.told() == +record.truth, step
+
+
+@given(steps=st.lists(st.sampled_from(STEPS), min_size=10, max_size=40))
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_long_backlog_is_worked_out_and_not_counted(record: Record, steps: list[str]) -> None:
+    # Given many more ready tasks than are counted, and others in all states
+    record.begin()
+    record.sql.execute("INSERT INTO queues (name) VALUES ('default')")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "COUNTED_UP_TO", 2)
+        lane = {"queue_name": "default", "task_type": "aside"}
+        run = NewTask(id=new_id(), is_run=True, **lane)
+        stages = [NewTask(run_id=run.id, stage="a", stage_index=at, **lane) for at in range(4)]
+        record.ledger.submit([NewTask(delay=1e6, **lane), run, *stages]).result(10)
+        for step in [*["submit"] * 6, "claim", *steps]:
+            getattr(record, step)()
+            # When they are looked at, then it is as if each had been counted
+            (found,) = record.figures.read().queues
+            counts = "SELECT status, count(*) FROM task_state WHERE queue = 'default' GROUP BY 1"
+            truth = dict(record.sql.execute(counts).fetchall())
+            truth = {status: number for status, number in truth.items() if status not in FINAL}
+            assert +Counter(found.tasks) == Counter(truth), step
 
 
 def test_what_completed_tasks_took_never_falls_by_folding_or_running_again(record: Record) -> None:
