@@ -23,7 +23,7 @@ from tasks.vitals import Vitals, vitals_of
 
 #: So many waiting tasks of a queue and a state are counted. A longer backlog is worked out from what was
 #: submitted and what is over, so that it is not dear to look at.
-COUNTED_UP_TO = 50_000
+COUNTED_UP_TO = 20_000
 #: What became of tasks lately is seen at so many of the newest of all queues together.
 NEWEST_OF_ALL = 20_000
 
