@@ -144,7 +144,7 @@ def test_no_more_than_a_thousand_are_made_up_for(office: Office) -> None:
         pass
 
     counts = dict(office.sql.execute("SELECT outcome, count(*) FROM fires GROUP BY 1").fetchall())
-    assert counts["fired"] in (1_000, 1_001)
+    assert 1_000 <= counts["fired"] <= 1_005  # those of the last minute, and of this one, come on top
     assert counts["missed"] == 1
     assert office.stored().next_fire > office.found.now()
 
