@@ -1,16 +1,15 @@
 """The client's methods for dead letters and for the jobs that replay them."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import httpx
 import msgspec
 
-from api.client_answers import read
+from api.client.answers import read
+from api.client.requests import Requests
 from api.schemas.dead_letters import ReplayPage
 from tasks.letter_records import Cluster, Letter, LetterDetail, ReplayJob, Survey
 from tasks.records import Task
@@ -42,24 +41,8 @@ class _Replays(msgspec.Struct):
     replays: list[ReplayJob]
 
 
-class Letters(ABC):
-    """What can be done about dead letters; the requests are made by the client."""
-
-    @abstractmethod
-    def _get(
-        self, path: str, query: Mapping[str, Any] | None = None, patience: float = 0.0
-    ) -> httpx.Response:
-        """Send a GET."""
-
-    @abstractmethod
-    def _post(
-        self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, patience: float = 0.0
-    ) -> httpx.Response:
-        """Send a POST with a JSON body."""
-
-    @abstractmethod
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request."""
+class Letters(Requests):
+    """What can be done about dead letters."""
 
     def dead_letters(self, **filters: Any) -> LetterPage:
         """Return a page of dead letters: ``task_type``, ``error_class``, ``q``, ``status``, ``limit``..."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from api.client_answers import ClientError, Progress, converted, is_temporary, refusal, unreachable
+from api.client.answers import ClientError, Progress, converted, is_temporary, refusal, unreachable
 from tasks.records import Event
 from tasks.states import FINAL
 

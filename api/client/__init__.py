@@ -2,16 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import httpx
 import msgspec
 
-from api.client_answers import (
+from api.client.answers import (
     Accepted,
     ApiError,
     ClientError,
@@ -25,17 +23,16 @@ from api.client_answers import (
     converted,
     is_temporary,
     read,
-    refusal,
-    unreachable,
 )
-from api.client_callbacks import Callbacks
-from api.client_letters import Letters
-from api.client_queues import QueueCalls
-from api.client_reads import Reads
-from api.client_schedules import ScheduleVerbs
-from api.client_stats import Stats
-from api.client_streams import Following, OutOfTime, StreamEvent
-from api.client_verbs import TaskId, Verbs, task_path
+from api.client.callbacks import Callbacks
+from api.client.dead_letters import Letters
+from api.client.queues import QueueCalls
+from api.client.reads import Reads
+from api.client.requests import DEFAULT_URL, PREFIX
+from api.client.schedules import ScheduleVerbs
+from api.client.stats import Stats
+from api.client.streams import Following, OutOfTime, StreamEvent
+from api.client.verbs import TaskId, Verbs, task_path
 from tasks.records import Task, TaskPage
 from tasks.states import FINAL
 
@@ -56,51 +53,16 @@ __all__ = [
     "is_temporary",
 ]
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 Pause = Callable[[float], object]
 
-_PREFIX = "/api/v1"
 _LOOK_FIRST, _LOOK_LAST, _LOOK_GROWTH = 0.05, 0.5, 1.5
 _OUTAGE_AT_MOST = 30.0
 # A large document is checked and stored, and a first search loads the model, before there is an answer.
 _PATIENT = 120.0
 
 
-class Client(QueueCalls, ScheduleVerbs, Stats, Reads, Verbs, Callbacks, Letters):
-    """A Callboard server at ``url``. May be used by several threads at once; close it, or use ``with``.
-
-    ``token`` is a JWT or an API key, ``timeout`` the seconds to wait for an answer. ``transport`` replaces
-    the network, in tests for example.
-    """
-
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        token: str | None = None,
-        timeout: float = 10.0,
-        *,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self.url = _checked(url)
-        self._timeout = timeout
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers=_credentials(token),
-            timeout=timeout,
-            transport=transport,
-            # A proxy of the environment cannot see this machine's own loopback.
-            trust_env=httpx.URL(self.url).host not in ("127.0.0.1", "localhost", "::1"),
-        )
-
-    def __enter__(self) -> "Client":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; the client cannot be used any more."""
-        self._http.close()
+class Client(Callbacks, Letters, QueueCalls, Reads, ScheduleVerbs, Stats, Verbs):
+    """A Callboard server at ``url``; see `api.client.requests.Requests` for what else it is made with."""
 
     # Tasks
 
@@ -285,7 +247,7 @@ class Client(QueueCalls, ScheduleVerbs, Stats, Reads, Verbs, Callbacks, Letters)
     def _following(
         self, task_id: TaskId, after: int | None, pause: Pause, seconds: float | None = None
     ) -> Following:
-        return Following(self._http, f"{_PREFIX}{task_path(task_id)}/stream", after, pause, seconds)
+        return Following(self._http, f"{PREFIX}{task_path(task_id)}/stream", after, pause, seconds)
 
     def _looks(self, task_id: TaskId, pause: Pause) -> Iterator[Progress]:
         """Look at the task at growing intervals until it is final; a short outage does not end the watch."""
@@ -305,40 +267,6 @@ class Client(QueueCalls, ScheduleVerbs, Stats, Reads, Verbs, Callbacks, Letters)
                 pause(interval)
             interval = min(interval * _LOOK_GROWTH, _LOOK_LAST)
 
-    def _get(
-        self, path: str, query: Mapping[str, Any] | None = None, patience: float = 0.0
-    ) -> httpx.Response:
-        given = {key: _as_text(value) for key, value in (query or {}).items() if value is not None}
-        return self._send("GET", path, params=given, timeout=self._patient(patience))
-
-    def _post(
-        self,
-        path: str,
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-        patience: float = 0.0,
-    ) -> httpx.Response:
-        content = b"{}" if body is None else msgspec.json.encode(body)
-        return self._send(
-            "POST",
-            path,
-            content=content,
-            headers={"Content-Type": "application/json", **(headers or {})},
-            timeout=self._patient(patience),
-        )
-
-    def _patient(self, patience: float) -> httpx.Timeout:
-        return httpx.Timeout(self._timeout, read=max(self._timeout, patience))
-
-    def _send(self, method: str, path: str, *, prefix: str = _PREFIX, **options: Any) -> httpx.Response:
-        try:
-            answer = self._http.request(method, prefix + path, **options)
-        except httpx.TransportError as error:
-            raise unreachable(self.url, error) from error
-        if answer.is_error:
-            raise refusal(answer)
-        return answer
-
 
 class _Result(msgspec.Struct):
     result: Any = None
@@ -352,26 +280,5 @@ class _Hits(msgspec.Struct):
     hits: list[Hit]
 
 
-def _checked(url: str) -> str:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ClientError(f"{url!r} is not a URL ({error}): write it like {DEFAULT_URL}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ClientError(f"{url!r} is not a URL of a server: write it like {DEFAULT_URL}")
-    return url.rstrip("/")
-
-
-def _credentials(token: str | None) -> dict[str, str]:
-    if not token:
-        return {}
-    # A JWT is three parts with dots between them; anything else is an API key.
-    return {"Authorization": f"Bearer {token}"} if token.count(".") == 2 else {"X-API-Key": token}
-
-
 def _kb_path(kb: str) -> str:
     return f"/knowledge-bases/{quote(kb, safe='')}"
-
-
-def _as_text(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value

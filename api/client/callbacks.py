@@ -1,43 +1,21 @@
 """The client's methods for webhooks and callbacks."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
-import httpx
-
-from api.client_answers import read
-from api.client_verbs import TaskId, task_path
+from api.client.answers import read
+from api.client.requests import Requests
+from api.client.verbs import TaskId, task_path
 from api.schemas.callbacks import NewlyMadeWebhook
 from tasks.callbacks import Delivery, Webhook
 
 T = TypeVar("T")
 
 
-class Callbacks(ABC):
-    """Who is told when tasks end; the requests are made by the client."""
-
-    @abstractmethod
-    def _all(self, path: str, plural: str, kind: type[T]) -> Iterator[T]:
-        """Everything of a list."""
-
-    @abstractmethod
-    def _get(
-        self, path: str, query: Mapping[str, Any] | None = None, patience: float = 0.0
-    ) -> httpx.Response:
-        """Send a GET."""
-
-    @abstractmethod
-    def _post(
-        self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, patience: float = 0.0
-    ) -> httpx.Response:
-        """Send a POST with a JSON body."""
-
-    @abstractmethod
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request."""
+class Callbacks(Requests):
+    """Who is told when tasks end."""
 
     def webhooks(self) -> list[Webhook]:
         """Return all webhooks, the oldest first, without their secrets."""

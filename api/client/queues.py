@@ -3,14 +3,13 @@
 from typing import Any
 from urllib.parse import quote
 
-from api.client_answers import read
-from api.client_reads import Reads
-from api.client_verbs import Verbs
+from api.client.answers import read
+from api.client.requests import Requests
 from tasks.records import Queue, QueueStats
 
 
-class QueueCalls(Reads, Verbs):
-    """Looking at queues, and steering them; the requests are made by the client."""
+class QueueCalls(Requests):
+    """Looking at queues, and steering them."""
 
     def queues(self) -> list[Queue]:
         """Return all queues, by name."""

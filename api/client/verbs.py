@@ -1,16 +1,15 @@
 """The operators' verbs of the client: for one task, and for all that match."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import httpx
 import msgspec
 
-from api.client_answers import read
+from api.client.answers import read
+from api.client.requests import Requests
 from api.schemas.tasks import BulkOutcome
 from tasks.records import Task
 
@@ -24,18 +23,8 @@ def task_path(task_id: TaskId) -> str:
     return f"/tasks/{quote(str(task_id), safe='')}"
 
 
-class Verbs(ABC):
-    """What operators do with tasks; the requests are made by the client."""
-
-    @abstractmethod
-    def _post(
-        self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, patience: float = 0.0
-    ) -> httpx.Response:
-        """Send a POST with a JSON body."""
-
-    @abstractmethod
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request."""
+class Verbs(Requests):
+    """What operators do with tasks."""
 
     def retry(self, task_id: TaskId) -> Task:
         """Run a failed task again, with a new budget of attempts."""

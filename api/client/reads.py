@@ -1,28 +1,18 @@
 """What the client reads about a task in detail, and about tasks in numbers."""
 
-import itertools
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-import httpx
-
-from api.client_answers import converted, read
-from api.client_verbs import TaskId, task_path
+from api.client.answers import read
+from api.client.requests import Requests
+from api.client.verbs import TaskId, task_path
 from tasks.records import Attempt, Event, Graph, LogLine, Snapshot, SnapshotState, Statistics
 
 T = TypeVar("T")
 _PAGE = 1_000
 
 
-class Reads(ABC):
-    """What can be read; the requests are made by the client."""
-
-    @abstractmethod
-    def _get(
-        self, path: str, query: Mapping[str, Any] | None = None, patience: float = 0.0
-    ) -> httpx.Response:
-        """Send a GET."""
+class Reads(Requests):
+    """What can be read."""
 
     def history(self, task_id: TaskId) -> list[Event]:
         """Return the task's events, the oldest first."""
@@ -51,14 +41,6 @@ class Reads(ABC):
     def statistics(self, **window: Any) -> Statistics:
         """Return the figures of a window: ``start_time``, ``end_time``, ``task_type``, ``queue_name``..."""
         return read(self._get("/tasks/statistics", window), Statistics)
-
-    def _all(self, path: str, plural: str, kind: type[T]) -> Iterator[T]:
-        for offset in itertools.count(0, _PAGE):
-            answer = self._get(path, {"limit": _PAGE, "offset": offset})
-            part = converted(read(answer, dict[str, Any]).get(plural), list[kind], answer.url)  # type: ignore[valid-type]
-            yield from part
-            if len(part) < _PAGE:
-                return
 
 
 def _path(task_id: TaskId, what: str) -> str:

@@ -4,9 +4,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from api.client_answers import converted, read
-from api.client_reads import Reads
-from api.client_verbs import Verbs
+from api.client.answers import converted, read
+from api.client.requests import Requests
 from tasks.records import Task
 from tasks.schedule_records import Backfilled, FireRecord, Schedule, ScheduleStats
 
@@ -15,8 +14,8 @@ _SCHEDULES = "/scheduled-tasks"
 _PATIENT = 60.0
 
 
-class ScheduleVerbs(Reads, Verbs):
-    """What can be done with schedules; the requests are made by the client."""
+class ScheduleVerbs(Requests):
+    """What can be done with schedules."""
 
     def schedules(self) -> list[Schedule]:
         """Return all schedules, by name."""

@@ -1,13 +1,12 @@
 """What operators watch, read by the client."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import TypeVar
 
-import httpx
 import msgspec
 
-from api.client_answers import read
+from api.client.answers import read
+from api.client.requests import Requests
 from tasks.figures import ProcessStats, QueueTotals
 from tasks.records import QueueStats
 
@@ -24,14 +23,8 @@ class _Queues(msgspec.Struct):
     totals: QueueTotals
 
 
-class Stats(ABC):
-    """The figures of a deployment; the requests are made by the client."""
-
-    @abstractmethod
-    def _get(
-        self, path: str, query: Mapping[str, Any] | None = None, patience: float = 0.0
-    ) -> httpx.Response:
-        """Send a GET."""
+class Stats(Requests):
+    """The figures of a deployment."""
 
     def workers(self) -> list[ProcessStats]:
         """Return all living processes, with what they run; administrators only."""
