@@ -78,6 +78,7 @@ def test_whatever_becomes_of_tasks_and_runs_is_told(
     assert all(verify(SECRET, one.headers["X-Callboard-Signature"], one.body) for one in web.posted)
     assert len({body.delivery_id for body in bodies(web)}) == len(web.posted) == 4
     # and a clock ends without waiting
+    board.wait_for_copies()
     clock.terminate()
     assert clock.exit_code(5) == 0
 
