@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from tasks.ledger.statistics import HOURS_KEPT, MINUTES_KEPT
-
+#: How long the finer buckets are kept; those of days stay for ever.
+MINUTES_KEPT, HOURS_KEPT = timedelta(days=2), timedelta(days=60)
 #: Nothing is older than this.
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)

@@ -6,15 +6,13 @@ removal of their tasks; ``kept`` is what is still on record.
 """
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
 from uuid import UUID
 
 import msgspec
 
 from tasks.ledger.transaction import Transaction
+from tasks.windows import HOURS_KEPT, MINUTES_KEPT
 
-#: How long the finer buckets are kept; those of days stay for ever.
-MINUTES_KEPT, HOURS_KEPT = timedelta(days=2), timedelta(days=60)
 BATCH = 1_000
 #: Beside the final states and 'submitted', for counters that never fall: attempts that another one followed,
 #: and, before the name of a final state, ends that an operator's verb undid.

@@ -8,6 +8,9 @@ import pika
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.support.chromium import BrowserMissing, browser
 from tests.support.databases import fresh_database
@@ -62,7 +65,12 @@ class Desk:
     def press(self, button: str, job: str) -> None:
         """Press a button beside the job whose title has these words."""
         row = self.chrome.find_element(By.XPATH, f"//tr[td/a[contains(., '{job}')]]")
-        row.find_element(By.XPATH, f".//button[normalize-space()='{button}']").click()
+        self.click(row.find_element(By.XPATH, f".//button[normalize-space()='{button}']"))
+
+    def click(self, found: WebElement) -> None:
+        """Click on what leads to another page, and wait for that."""
+        found.click()
+        WebDriverWait(self.chrome, 20).until(staleness_of(found))
 
 
 @pytest.fixture
@@ -98,16 +106,16 @@ def test_a_failed_job_is_seen_requeued_and_completes_and_all_counts_agree(desk: 
     # Then the first page counts them as RabbitMQ does
     assert desk.row() == ["0", "1", "2"]
     # and the tab of failed jobs leads to the page of each, which says what went wrong
-    desk.chrome.find_element(By.LINK_TEXT, "default").click()
-    desk.chrome.find_element(By.PARTIAL_LINK_TEXT, "FAILED").click()
+    desk.click(desk.chrome.find_element(By.LINK_TEXT, "default"))
+    desk.click(desk.chrome.find_element(By.PARTIAL_LINK_TEXT, "FAILED"))
     assert len(desk.jobs()) == 2
-    desk.chrome.find_element(By.XPATH, "//a[contains(., 'first')]").click()
+    desk.click(desk.chrome.find_element(By.XPATH, "//a[contains(., 'first')]"))
     shown = desk.chrome.find_element(By.TAG_NAME, "body").text
     assert all(words in shown for words in (first, "moody", "'key': 'first'", "RuntimeError: not now"))
     # When its reason is gone and it is requeued
     for flag in flags:
         flag.unlink()
-    desk.chrome.back()
+    desk.open("/queues/default/failed")
     desk.press("Requeue", "first")
     # Then the page shows so at once, it completes, and its copy leaves RabbitMQ
     assert desk.tabs()["failed"] == "1"

@@ -1,5 +1,6 @@
 """The step cache: the same input costs nothing the second time; over Postgres and in memory."""
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -201,7 +202,7 @@ def stages_of(house: House, run_id: UUID, name: str) -> list[Task]:
 def test_a_pipeline_that_has_the_same_input_again_calls_only_what_is_not_kept(house: House) -> None:
     # Given a run
     first = run(house, NUMBERS, 3)
-    assert called() == ["spread", 1, 2, 3, "add_up"]
+    assert Counter(called()) == Counter(["spread", 1, 2, 3, "add_up"])
 
     # When it is asked for with the same input, and then with one that has some items in common
     second = run(house, NUMBERS, 3)
@@ -317,15 +318,15 @@ def test_a_failure_is_not_kept_and_what_is_retried_runs_and_replaces_what_was_ke
 def test_what_is_recovered_of_a_run_runs(postgres: OnPostgres) -> None:
     run(postgres, NUMBERS, 2)
     again = run(postgres, NUMBERS, 2)
-    assert called() == ["spread", 1, 2, "add_up", "add_up"]
+    assert Counter(called()) == Counter(["spread", 1, 2, "add_up", "add_up"])
 
     # When a stage of a run is recovered, then it runs, and so does what follows from it
     postgres.recover(again.task_id, mode="stage", stage="square")
-    assert called() == [1, 2, "add_up"]
+    assert Counter(called()) == Counter([1, 2, "add_up"])
 
     # And as a whole everything runs
     postgres.recover(again.task_id, mode="all")
-    assert called() == ["spread", 1, 2, "add_up"]
+    assert Counter(called()) == Counter(["spread", 1, 2, "add_up"])
 
     # And what came of it is kept in the place of what was kept before.
     last = run(postgres, NUMBERS, 2)
