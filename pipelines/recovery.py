@@ -111,6 +111,12 @@ def restart_run(
             f"This process does not know the pipeline {run.task_type} in the version that the run goes by"
             f" ({run.task.version or 'none'}): ask one that has it, or use mode=all."
         )
+    return _from_a_stage(pipeline, run, asked, queries, defaults)
+
+
+def _from_a_stage(
+    pipeline: Pipeline, run: RunState, asked: Recovery, queries: Queries, defaults: Defaults
+) -> RunRestart:
     name = asked.stage or _first_fallen(pipeline, run)
     if name is None:
         raise Conflict("Nothing of the run has failed: name the stage from which on it is to run again.")
