@@ -174,11 +174,12 @@ class Deliverer:
         return len(taken.due) or int(began_in_the_middle)
 
     def _begin(self, due: DueDelivery, task: Task) -> None:
-        with self._lock:
-            self._busy[due.host] += 1
-        threading.Thread(
+        thread = threading.Thread(
             target=self._deliver, args=(due, task), name="callboard-callback", daemon=True
-        ).start()
+        )
+        with self._lock:
+            thread.start()  # if there can be no more threads, nothing is busy
+            self._busy[due.host] += 1
 
     def _deliver(self, due: DueDelivery, task: Task) -> None:
         try:

@@ -16,7 +16,7 @@ import msgspec
 from actors import cron
 from actors.cron import Cron
 from actors.submission import Order
-from tasks.errors import InvalidField
+from tasks.errors import CallboardError, Unavailable
 from tasks.ids import id_of
 from tasks.ledger.fires import Fire, Firing
 from tasks.schedule_records import Definition, Due
@@ -140,6 +140,8 @@ def _fire(
 ) -> Fire:
     try:
         tasks, error = prepare(order_of(due.definition, task_of(due.id, fire_time))), None
-    except InvalidField as refused:  # it fitted when the schedule was made
+    except Unavailable:
+        raise
+    except CallboardError as refused:  # it fitted when the schedule was made
         tasks, error = (), refused.message
     return Fire(fire_time=fire_time, due_at=due_at, tasks=tasks, missed=missed, error=error)

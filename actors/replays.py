@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from tasks.errors import InvalidField
+from tasks.errors import CallboardError, Unavailable
 from tasks.ledger import Ledger
 from tasks.ledger.dead_letters import Edit
 from tasks.ledger.replays import Planned
@@ -64,6 +64,8 @@ class Replayer:
         if job.payload_patch is not None and item.objection is None:
             try:
                 edit = self._payloads.patched(item, job.payload_patch)
-            except InvalidField as error:
-                objection = str(error)
+            except Unavailable:
+                raise
+            except CallboardError as error:
+                objection = error.message
         return Planned(item.position, item.dead_letter, item.ticket, edit, objection)

@@ -138,7 +138,9 @@ class Scheduler:
             return firing.plan(due, now, self._prepare)
         except CallboardError as error:  # an older data base of zones, for example: other clocks may read it
             self._complain(due.id, due.version, error.message)
-            return None
+        except Exception as error:  # whatever a check of a user's own raises: the others must not wait for it
+            self._complain(due.id, due.version, type(error).__name__)
+        return None
 
     def _fired(self, plans: list[Firing], answer: "Future[int]") -> int:
         try:

@@ -27,6 +27,8 @@ SHOWN_RUNS: Final = 5
 #: No fire time is before this.
 BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
 TIMING: Final = ("cron_expr", "timezone", "jitter")
+#: In addresses these mean other places.
+UNNAMED = (".", "..")
 
 
 class Schedules:
@@ -84,6 +86,8 @@ class Schedules:
           InvalidField: its time or its task cannot be used.
           Conflict: there is one of this name.
         """
+        if asked.name in UNNAMED:
+            raise InvalidField.of("name", "must be more than dots: it is a part of an address")
         self._check(asked)
         made = new_id()
         following = firing.following(made, asked, self._queries.now()) if is_active else None
@@ -209,7 +213,7 @@ class Schedules:
         is_same = all(getattr(wanted, name) == getattr(stored.definition, name) for name in TIMING)
         if stored.next_fire is None or stored.next_run_at is None:
             return firing.following(stored.id, wanted, now)
-        if is_same or stored.next_run_at <= now:
+        if is_same or stored.next_fire <= now:  # it may be due a little later, by its jitter
             return stored.next_fire, stored.next_run_at
         return firing.following(stored.id, wanted, now)
 
@@ -250,6 +254,7 @@ class Schedules:
             fired=stored.fired,
             skipped=stored.skipped,
             missed=stored.missed,
+            refused=stored.refused,
             created_at=stored.created_at,
             updated_at=stored.updated_at,
         )

@@ -54,6 +54,18 @@ async def read_object(req: Request, desk: Desk, *, or_nothing: bool = False) -> 
     return value
 
 
+async def read_nothing(req: Request, desk: Desk) -> None:
+    """Refuse a body that says anything: the request takes none, or an empty object.
+
+    Raises:
+      UnsupportedMedia, TooLarge, Unparsable: the body cannot be read.
+      InvalidField: it has fields.
+    """
+    given = await read_object(req, desk, or_nothing=True)
+    if given:
+        raise InvalidField([(name, "is unknown: this takes no fields") for name in given])
+
+
 def is_json(content_type: str) -> bool:
     """Whether a content type is JSON: ``application/json`` or ``application/…+json``."""
     kind = content_type.partition(";")[0].strip().lower()

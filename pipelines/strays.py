@@ -72,7 +72,7 @@ class StrayReplayer:
 
 
 def _argument(call: "Message[Any]") -> Any:
-    arguments = [*call.args, *call.kwargs.values()]
+    arguments = [*call.args, *([call.kwargs] if call.kwargs else [])]
     if len(arguments) != 1:
         raise Conflict(
             f"It calls {call.actor_name} with {len(arguments)} arguments, and a task has one payload:"

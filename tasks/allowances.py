@@ -25,7 +25,7 @@ SELECT q.name, q.paused, CASE WHEN q.concurrency IS NOT NULL THEN q.concurrency 
         WHERE r.queue = q.name AND r.status = 'running' AND r.worker IS NOT NULL) END,
     least(rate.burst, coalesce(
         b.tokens + rate.speed * greatest(extract(epoch FROM now() - b.refilled_at)::float8, 0), rate.burst)),
-    rate.speed
+    rate.speed, rate.burst
 FROM queues q LEFT JOIN rate_buckets b ON b.queue = q.name AND q.rate_limit IS NOT NULL
 CROSS JOIN LATERAL (SELECT (q.rate_limit->>'burst')::float8 AS burst,
     (q.rate_limit->>'limit')::float8 / (q.rate_limit->>'per_seconds')::float8 AS speed) AS rate
@@ -35,7 +35,7 @@ WHERE q.steered AND q.name = ANY(%(queues)s)"""
 class Allowance(msgspec.Struct, frozen=True):
     """What a steered queue allows now. ``places`` and ``tokens`` are None where it has no such limit.
 
-    ``speed`` is in tokens a second.
+    ``speed`` is in tokens a second, ``burst`` is how many a bucket holds.
     """
 
     queue: str
@@ -43,6 +43,7 @@ class Allowance(msgspec.Struct, frozen=True):
     places: int | None
     tokens: float | None
     speed: float | None
+    burst: float | None = None
 
     @property
     def most(self) -> int:
@@ -62,9 +63,14 @@ class Allowance(msgspec.Struct, frozen=True):
         return "rate" if self.places is None or self.places > 0 else "concurrency"
 
     def token_in(self, sent: int = 0) -> float | None:
-        """In how many seconds there is a token beside those for what was ``sent``, if only that lacks."""
+        """In how many seconds there is a token beside those for what was ``sent``, if only that lacks.
+
+        None too while as much is sent as a bucket holds: then a start is waited for, not the time.
+        """
         has_places = self.places is None or self.places > sent
         if self.paused or not has_places or self.tokens is None or not self.speed:
+            return None
+        if self.burst is not None and sent + 1 > self.burst + SLACK:
             return None
         lack = sent + 1 - self.tokens
         return lack / self.speed if lack > SLACK else None

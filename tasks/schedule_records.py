@@ -56,6 +56,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     fired: int
     skipped: int
     missed: int
+    refused: int
     created_at: datetime
     updated_at: datetime
 
@@ -79,7 +80,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """A schedule. ``next_runs`` are the next five times, jitter included; a paused one has none.
 
     ``skipped`` counts fire times at which the run before was unfinished, ``missed`` those that nobody was
-    there for. Without a ``queue_name`` tasks go to the queue of their type.
+    there for, ``refused`` those whose task could not be submitted (its runs tell why). Without a
+    ``queue_name`` tasks go to the queue of their type.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     fired: int
     skipped: int
     missed: int
+    refused: int
     created_at: datetime
     updated_at: datetime
 
@@ -152,6 +155,7 @@ class ScheduleStats(msgspec.Struct, frozen=True, kw_only=True):
     fired: int
     skipped: int
     missed: int
+    refused: int
     late_ms: Lateness
     last_run_at: datetime | None
     next_run_at: datetime | None

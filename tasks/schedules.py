@@ -18,7 +18,7 @@ COUNTED_UP_TO = 10_000
 FIRST = (datetime.min, UUID(int=0))
 
 _COLUMNS = """id, version, definition, is_active, next_fire, next_run_at, last_run_at, last_task_id, fired,
-    skipped, missed, created_at, updated_at"""
+    skipped, missed, refused, created_at, updated_at"""
 _ONE = f"SELECT {_COLUMNS} FROM schedules WHERE name = %s"
 _LIST = f"SELECT {_COLUMNS} FROM schedules ORDER BY name LIMIT %s OFFSET %s"
 
@@ -39,7 +39,8 @@ SELECT fire_time FROM fires WHERE schedule = %s AND fire_time = ANY(%s) AND task
 _STATS = """
 SELECT count(*) FILTER (WHERE is_active), count(*) FILTER (WHERE NOT is_active),
     count(*) FILTER (WHERE is_active AND next_run_at <= now()), coalesce(sum(fired), 0)::bigint,
-    coalesce(sum(skipped), 0)::bigint, coalesce(sum(missed), 0)::bigint, max(last_run_at)
+    coalesce(sum(skipped), 0)::bigint, coalesce(sum(missed), 0)::bigint,
+    coalesce(sum(refused), 0)::bigint, max(last_run_at)
 FROM schedules"""
 _NEXT = """
 SELECT next_run_at, name FROM schedules WHERE is_active AND next_run_at IS NOT NULL
@@ -110,7 +111,7 @@ class ScheduleQueries:
     def stats(self) -> ScheduleStats:
         """All schedules in numbers."""
         with session(self._database):
-            active, paused, overdue, fired, skipped, missed, last = self._rows(_STATS)[0]
+            active, paused, overdue, fired, skipped, missed, refused, last = self._rows(_STATS)[0]
             upcoming = self._rows(_NEXT)
             late = self._rows(_LATE, NEWEST)[0]
         at, name = upcoming[0] if upcoming else (None, None)
@@ -121,6 +122,7 @@ class ScheduleQueries:
             fired=fired,
             skipped=skipped,
             missed=missed,
+            refused=refused,
             late_ms=Lateness(*(None if one is None else round(one, 3) for one in late)),
             last_run_at=last,
             next_run_at=at,

@@ -67,13 +67,13 @@ class Served:
         if task.is_run:  # its stages are claimed, from queues of their own
             return self._lack_of_run(task)
         reason = self._reasons.get(task.queue_name)
-        if reason == "paused":
+        if reason is not None:  # there is, or was just now, somebody who starts what the queue lets start
             return reason
         if task.task_type not in self._types:
             return "no worker for its type"
         if self._lacks_version(task.task_type.removesuffix(f".{task.stage}"), task.version):
             return "no worker for its version"
-        return reason if task.queue_name in self._queues else "no worker for its queue"
+        return None if task.queue_name in self._queues else "no worker for its queue"
 
     def _lack_of_run(self, task: Waiting) -> str | None:
         if task.task_type not in self._pipelines:

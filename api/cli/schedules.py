@@ -189,7 +189,8 @@ def _show(remote: Remote, schedule: Schedule) -> None:
         return
     state = "" if schedule.is_active else ", paused"
     remote.say(f"{schedule.name}: {schedule.task_type} at {schedule.cron_expr} ({schedule.timezone}){state}")
-    remote.say(f"{schedule.fired:,} fired, {schedule.skipped:,} skipped, {schedule.missed:,} missed")
+    refused = f", {schedule.refused:,} refused" if schedule.refused else ""
+    remote.say(f"{schedule.fired:,} fired, {schedule.skipped:,} skipped, {schedule.missed:,} missed{refused}")
     if schedule.next_runs:
         remote.say(f"next at {', '.join(moment(one) for one in schedule.next_runs)}")
 

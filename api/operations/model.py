@@ -61,7 +61,7 @@ class Operation(NamedTuple):
             ("{" in self.path, OF_PATHS),
             ("{kb_id}" in self.path, OF_BASES),
             (self.query is not None, OF_QUERIES),
-            (self.body is not None, OF_BODIES),
+            (self.body is not None or (self.method == "POST" and self.form is None), OF_BODIES),
             (self.once, OF_KEYS),
         ):
             if is_so:

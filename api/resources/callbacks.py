@@ -11,7 +11,7 @@ from actors import fields
 from actors.submission import check_callable
 from api.caller import Caller, caller_of
 from api.desk import Desk
-from api.media import read_object, render
+from api.media import read_nothing, read_object, render
 from api.parameters import part, read_query
 from api.resources.task import PATIENCE, read_task
 from api.resources.tasks import PREFIX
@@ -100,6 +100,7 @@ class TaskCallbacks:
 
     async def on_post_redeliver(self, req: Request, resp: Response, task_id: str, delivery_id: str) -> None:
         """Send a delivery again, under the same id; one that is being sent now is left to that."""
+        await read_nothing(req, self._desk)
         caller = caller_of(req)
         task = await read_task(self._desk, task_id, caller)
         found = await self._read(task.task_id, delivery_id, caller)

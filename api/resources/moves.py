@@ -12,7 +12,7 @@ from actors.submission import Order
 from api import idempotency
 from api.caller import Caller, caller_of
 from api.desk import Desk
-from api.media import read_object, render
+from api.media import read_nothing, read_object, render
 from api.orders import read_order
 from api.resources.task import PATIENCE, no_task, read_task
 from api.resources.tasks import address
@@ -37,6 +37,7 @@ class Moves:
 
     async def on_post_retry(self, req: Request, resp: Response, task_id: str) -> None:
         """Run a failed task again, with a new budget of attempts; of several requests at once one does it."""
+        await read_nothing(req, self._desk)
         caller = caller_of(req)
         task = await read_task(self._desk, task_id, caller)
         outcome = await self._desk.committed(self._desk.kit.ledger.retry(task.task_id, patience=PATIENCE))

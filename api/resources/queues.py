@@ -8,7 +8,7 @@ from falcon.asgi import Request, Response
 from actors import fields
 from api.caller import admin_of
 from api.desk import Desk
-from api.media import read_object, render
+from api.media import read_nothing, read_object, render
 from api.parameters import part, read_query
 from api.resources.task import PATIENCE
 from api.resources.tasks import PREFIX
@@ -75,6 +75,7 @@ class Queues:
     async def on_post_pause(self, req: Request, resp: Response, name: str) -> None:
         """Let no more tasks of a queue start: after the answer none does. Those that run finish."""
         admin_of(req)
+        await read_nothing(req, self._desk)
         await self._found(name)
         verb = self._desk.kit.ledger.pause_queue(name, patience=PATIENCE)
         paused = _found(await self._desk.committed(verb), name)
@@ -84,6 +85,7 @@ class Queues:
     async def on_post_resume(self, req: Request, resp: Response, name: str) -> None:
         """Let the tasks of a paused queue start again."""
         admin_of(req)
+        await read_nothing(req, self._desk)
         await self._found(name)
         verb = self._desk.kit.ledger.resume_queue(name, patience=PATIENCE)
         render(resp, _found(await self._desk.committed(verb), name))

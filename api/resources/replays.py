@@ -12,7 +12,7 @@ from actors import fields
 from actors.requests import prefixed
 from api.caller import Caller, caller_of
 from api.desk import Desk
-from api.media import read_object, render
+from api.media import read_nothing, read_object, render
 from api.parameters import part, read_query
 from api.resources.dead_letters import letter_filter
 from api.resources.task import PATIENCE
@@ -83,10 +83,12 @@ class Replays:
 
     async def on_post_abort(self, req: Request, resp: Response, replay_id: str) -> None:
         """Begin no more dead letters of a job: they stay open. Aborting it again changes nothing."""
+        await read_nothing(req, self._desk)
         await self._change(req, resp, replay_id, self._desk.kit.ledger.abort_replay, (ABORTED,))
 
     async def on_post_resume(self, req: Request, resp: Response, replay_id: str) -> None:
         """Go on with a job that was aborted, or whose canary had stopped it."""
+        await read_nothing(req, self._desk)
         await self._change(req, resp, replay_id, self._desk.kit.ledger.resume_replay, ACTIVE)
 
     async def _change(

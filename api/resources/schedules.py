@@ -9,7 +9,7 @@ from actors import fields
 from actors.requests import PRIORITIES, in_utc
 from api.caller import admin_of
 from api.desk import Desk
-from api.media import read_object, render
+from api.media import read_nothing, read_object, render
 from api.orders import as_task
 from api.parameters import part, read_query
 from api.resources.tasks import PREFIX, address
@@ -69,16 +69,19 @@ class ScheduledTasks:
     async def on_post_pause(self, req: Request, resp: Response, name: str) -> None:
         """Submit nothing more until the schedule is resumed."""
         admin_of(req)
+        await read_nothing(req, self._desk)
         render(resp, await self._desk.ask(self._schedules.pause, name))
 
     async def on_post_resume(self, req: Request, resp: Response, name: str) -> None:
         """Go on from now; what went by in the pause is not made up for."""
         admin_of(req)
+        await read_nothing(req, self._desk)
         render(resp, await self._desk.ask(self._schedules.resume, name))
 
     async def on_post_run(self, req: Request, resp: Response, name: str) -> None:
         """Submit the task of a schedule at once; its times stay as they are."""
         admin_of(req)
+        await read_nothing(req, self._desk)
         new, accepted = await self._desk.work(self._schedules.run, name)
         resp.location = address(accepted.id)
         render(resp, as_task(new, accepted), 202)

@@ -4,7 +4,7 @@ from falcon.asgi import Request, Response
 
 from api.caller import Caller, caller_of
 from api.desk import Desk
-from api.media import render
+from api.media import read_nothing, render
 from api.schemas.tasks import TaskResult, TaskStatus
 from tasks.errors import Conflict, NotFound
 from tasks.ids import parse_id
@@ -42,6 +42,7 @@ class OneTask:
 
     async def on_post_cancel(self, req: Request, resp: Response, task_id: str) -> None:
         """Cancel the task; cancelling it again changes nothing."""
+        await read_nothing(req, self._desk)
         caller = caller_of(req)
         task = await read_task(self._desk, task_id, caller)
         outcome = await self._desk.committed(self._desk.kit.ledger.cancel(task.task_id, patience=PATIENCE))

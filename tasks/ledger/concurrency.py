@@ -7,7 +7,8 @@ under the same lock, in the same transaction or, while somebody else has the loc
 the claim that parks a task sees the free place, or who unparks sees the task. The clock looks for what
 nobody unparked, because its process died.
 
-Nobody overtakes a parked task of the same key that has the better rank, as far as there are no more places.
+Nobody overtakes a parked task of the same key that has the better rank in the same queue, as far as there are
+no more places.
 """
 
 import zlib
@@ -50,7 +51,7 @@ class Judgement(NamedTuple):
 _JUDGE = """
 WITH asked AS MATERIALIZED (
     SELECT one.* FROM unnest(%(ids)s::uuid[]) AS i(id) CROSS JOIN LATERAL (
-        SELECT s.id, s.concurrency_key AS key, s.concurrency AS most, s.rank FROM task_state s
+        SELECT s.id, s.concurrency_key AS key, s.concurrency AS most, s.queue, s.rank FROM task_state s
         WHERE s.id = i.id AND coalesce(s.status, '') = 'queued' AND NOT s.parked
         FOR NO KEY UPDATE SKIP LOCKED) AS one
 ), running AS MATERIALIZED (
@@ -60,40 +61,47 @@ WITH asked AS MATERIALIZED (
 )
 SELECT a.id, running.n + row_number() OVER (PARTITION BY key ORDER BY a.rank, a.id) + (
     SELECT count(*) FROM (SELECT FROM task_state p
-        WHERE p.concurrency_key = key AND p.status = 'queued' AND p.parked
+        WHERE p.concurrency_key = key AND p.queue = a.queue AND p.status = 'queued' AND p.parked
         AND (p.rank, p.id) < (a.rank, a.id) LIMIT a.most) AS before) <= a.most
 FROM asked a JOIN running USING (key)"""
 
-# What is ready would find no place either: all of the key if that is full, else what is behind one that
-# found none. It need not be claimed to be parked.
+# What is ready in the queue would find no place either: all of the key if that is full, else what is behind
+# one that found none. It need not be claimed to be parked.
 _PARK = f"""
 WITH first AS (
-    SELECT DISTINCT ON (s.concurrency_key) s.id, s.concurrency_key, s.rank, s.concurrency <= (
-        SELECT count(*) FROM task_state r
-        WHERE r.concurrency_key = s.concurrency_key AND r.status = 'running') AS is_full
-    FROM task_state s WHERE s.id = ANY(%(ids)s) ORDER BY s.concurrency_key, s.rank, s.id
+    SELECT DISTINCT ON (s.concurrency_key, s.queue) s.id, s.concurrency_key, s.queue, s.rank,
+        s.concurrency <= (SELECT count(*) FROM task_state r
+            WHERE r.concurrency_key = s.concurrency_key AND r.status = 'running') AS is_full
+    FROM task_state s WHERE s.id = ANY(%(ids)s) ORDER BY s.concurrency_key, s.queue, s.rank, s.id
 ), behind AS MATERIALIZED (
     SELECT one.id FROM first CROSS JOIN LATERAL (
         SELECT s.id FROM task_state s
-        WHERE s.concurrency_key = first.concurrency_key AND s.status = 'queued' AND NOT s.parked
-            AND s.dispatch IS NULL AND (first.is_full OR (s.rank, s.id) > (first.rank, first.id))
+        WHERE s.concurrency_key = first.concurrency_key AND s.queue = first.queue AND s.status = 'queued'
+            AND NOT s.parked AND s.dispatch IS NULL
+            AND (first.is_full OR (s.rank, s.id) > (first.rank, first.id))
         ORDER BY s.rank, s.id LIMIT {BATCH} FOR NO KEY UPDATE SKIP LOCKED) AS one
 )
 UPDATE task_state SET parked = true, dispatch = NULL, dispatched_at = NULL
 WHERE id IN (SELECT unnest(%(ids)s::uuid[]) UNION SELECT id FROM behind)
 RETURNING id"""
 
-_PARKED = """FROM task_state p WHERE p.concurrency_key = key AND p.status = 'queued' AND p.parked
-    ORDER BY p.rank, p.id"""
+_PARKED = "FROM task_state p WHERE p.concurrency_key = key AND p.status = 'queued' AND p.parked"
 _PLACES = f"""(SELECT p.concurrency {_PARKED} LIMIT 1) - (
     SELECT count(*) FROM task_state r WHERE r.concurrency_key = key AND r.status = 'running')"""
 
+# In every queue of a key as many as there are places: what one queue does not let start, because it is paused
+# or full, must not keep the place from another one. Whoever comes is judged again. One probe for each queue.
 _UNPARK = f"""
-WITH next AS MATERIALIZED (
-    SELECT one.id FROM unnest(%(keys)s::text[]) AS k(key)
-    CROSS JOIN LATERAL (SELECT {_PLACES}) AS free(places)
+WITH RECURSIVE lines(key, queue) AS (
+    SELECT key, (SELECT min(p.queue) {_PARKED}) FROM unnest(%(keys)s::text[]) AS k(key)
+    UNION ALL
+    SELECT key, (SELECT min(p.queue) {_PARKED} AND p.queue > lines.queue) FROM lines
+    WHERE lines.queue IS NOT NULL
+), next AS MATERIALIZED (
+    SELECT one.id FROM lines CROSS JOIN LATERAL (SELECT {_PLACES}) AS free(places)
     CROSS JOIN LATERAL (
-        SELECT p.id {_PARKED} LIMIT greatest(free.places, 0) FOR NO KEY UPDATE SKIP LOCKED) AS one
+        SELECT p.id {_PARKED} AND p.queue = lines.queue
+        ORDER BY p.rank, p.id LIMIT greatest(free.places, 0) FOR NO KEY UPDATE SKIP LOCKED) AS one
 )
 UPDATE task_state s SET parked = false FROM next WHERE s.id = next.id RETURNING s.id"""
 

@@ -98,6 +98,7 @@ class _Move(msgspec.Struct):
     fired: int
     skipped: int
     missed: int
+    refused: int
 
 
 # Whether the run before is unfinished matters only to those that do not simply queue the next one.
@@ -121,12 +122,17 @@ _MOVE = """
 UPDATE schedules s SET next_fire = m.next_fire, next_run_at = m.next_run_at,
     last_run_at = CASE WHEN m.fired > 0 THEN now() ELSE s.last_run_at END,
     last_task_id = coalesce(m.last_task_id, s.last_task_id),
-    fired = s.fired + m.fired, skipped = s.skipped + m.skipped, missed = s.missed + m.missed
+    fired = s.fired + m.fired, skipped = s.skipped + m.skipped, missed = s.missed + m.missed,
+    refused = s.refused + m.refused
 FROM jsonb_to_recordset(%s::jsonb) AS m(id uuid, next_fire timestamptz, next_run_at timestamptz,
-    last_task_id uuid, fired integer, skipped integer, missed integer)
+    last_task_id uuid, fired integer, skipped integer, missed integer, refused integer)
 WHERE s.id = m.id"""
+# A run that somebody asks for must not hide the one before, if that is unfinished: the next fire looks at it.
 _COUNT = """
-UPDATE schedules s SET fired = s.fired + %s, last_run_at = now(), last_task_id = %s WHERE id = %s"""
+UPDATE schedules s SET fired = s.fired + %s, last_run_at = now(),
+    last_task_id = CASE WHEN EXISTS (SELECT FROM task_state t WHERE t.id = s.last_task_id
+        AND t.status NOT IN ('completed', 'failed', 'cancelled')) THEN s.last_task_id ELSE %s END
+WHERE id = %s"""
 _FORGET = """
 DELETE FROM fires WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM fires WHERE fired_at < now() - make_interval(secs => %s)
@@ -208,6 +214,7 @@ def _move(case: _Case) -> _Move:
         outcomes.count(FIRED),
         outcomes.count(SKIPPED_BY_OVERLAP),
         outcomes.count(MISSED) + sum(row.missed for row in case.rows),
+        outcomes.count(REFUSED),
     )
 
 

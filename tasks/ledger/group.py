@@ -39,6 +39,8 @@ MOST_BYTES = 8 << 20
 CROWDED = 10_000
 SKIP_PAUSE = 0.002
 LONGEST_PAUSE = "5s"
+#: For so long a queue is taken to be there still: somebody else may have deleted it.
+KNOWN_SECONDS = 1.0
 RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 _OPEN = "INSERT INTO dispatches (id, owner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
@@ -96,6 +98,7 @@ class Group:
         self._connection: psycopg.Connection[Any] | None = None
         self._failures = 0
         self._known_queues: set[str] = set()
+        self._known_since = time.monotonic()
         self._commits = self._verbs = self._largest = 0
         self._thread = threading.Thread(target=self._run, name="callboard-group", daemon=True)
 
@@ -266,6 +269,9 @@ class Group:
             yield kind, list(members)
 
     def _record_dispatch(self, tx: Transaction) -> None:
+        if time.monotonic() - self._known_since > KNOWN_SECONDS:
+            self._known_queues.clear()
+            self._known_since = time.monotonic()
         for queue in sorted(tx.queues_seen - self._known_queues):
             tx.execute("INSERT INTO queues (name) VALUES (%s) ON CONFLICT DO NOTHING", queue)
         for dispatch in sorted({one.dispatch for one in tx.publications}):

@@ -71,6 +71,12 @@ def test_one_that_calls_a_type_of_ours_is_replayed_as_a_task_once(client: TestCl
     assert client.simulate_get("/api/v1/tasks").json["total"] == 1
 
 
+def test_the_keywords_of_a_call_are_the_payload_of_its_task(client: TestClient, kit: Kit) -> None:
+    body = Message("default", "sleep", (), {"seconds": 1.5}, {}, message_id="m-2").encode()
+    answer = client.simulate_post(f"{LETTERS}/{arrived(kit, body)}/replay")
+    assert (answer.status_code, answer.json["payload"]) == (202, {"seconds": 1.5})
+
+
 def test_any_other_goes_back_to_its_queue_as_it_was(client: TestClient, kit: Kit) -> None:
     letter = arrived(kit, b"not for us")
     changed = client.simulate_post(f"{LETTERS}/{letter}/replay", json={"payload": 1})

@@ -265,3 +265,41 @@ def test_only_an_administrator_steers_queues(client: TestClient, monkeypatch: py
 
     assert [answer.status_code for answer in answers] == [403] * 5
     assert client.simulate_get(f"{QUEUES}/mail").json["concurrency"] == 5
+
+
+def test_a_queue_that_was_deleted_is_there_again_when_a_task_names_it(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a queue that this process knows, and that is deleted when its task is over
+    monkeypatch.setattr("tasks.ledger.group.KNOWN_SECONDS", 0.0)
+    task = {"task_type": "test", "queue_name": "errands"}
+    made = client.simulate_post(TASKS, json=task).json["task_id"]
+    client.simulate_post(f"{TASKS}/{made}/cancel")
+    assert client.simulate_delete(f"{QUEUES}/errands").status_code == 204
+    # When another task names it, then it is there
+    assert client.simulate_post(TASKS, json=task).status_code == 202
+    assert client.simulate_get(f"{QUEUES}/errands").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{QUEUES}/mail/pause",
+        f"{QUEUES}/mail/resume",
+        "/api/v1/scheduled-tasks/hourly/run",
+        "/api/v1/scheduled-tasks/hourly/pause",
+        "/api/v1/scheduled-tasks/hourly/resume",
+    ],
+)
+def test_what_takes_no_fields_refuses_them_and_does_nothing(client: TestClient, path: str) -> None:
+    define(client, name="mail")
+    schedule = {"name": "hourly", "task_type": "test", "cron_expr": "0 * * * *"}
+    client.simulate_post("/api/v1/scheduled-tasks", json=schedule)
+
+    refused = client.simulate_post(path, json={"payload": {"a": 1}})
+    assert (refused.status_code, refused.json["errors"][0]["field"]) == (422, "payload")
+    broken = client.simulate_post(path, body="{", headers={"Content-Type": "application/json"})
+    assert broken.status_code == 400
+    assert count(client) == 0
+    assert client.simulate_get(f"{QUEUES}/mail").json["paused"] is False
+    assert client.simulate_post(path).status_code in (200, 202)

@@ -17,7 +17,7 @@ SCHEDULES, TASKS = "/api/v1/scheduled-tasks", "/api/v1/tasks"
 FIELDS = (
     "name task_type cron_expr queue_name payload timezone overlap misfire jitter priority max_retries "
     "timeout kb_id project_id tags user_id is_active last_run_at last_task_id next_run_at next_runs fired "
-    "skipped missed created_at updated_at"
+    "skipped missed refused created_at updated_at"
 )
 HOURLY = {
     "name": "hourly_report",

@@ -50,9 +50,11 @@ class Desk:
         self.other.close()
         self.sql.close()
 
-    def submit(self, count: int = 1, most: int = 1, key: str | None = "a", **fields: Any) -> list[UUID]:
+    def submit(
+        self, count: int = 1, most: int = 1, key: str | None = "a", queue: str = QUEUE, **fields: Any
+    ) -> list[UUID]:
         limit: dict[str, Any] = {} if key is None else {"concurrency": most, "concurrency_key": key}
-        tasks = [NewTask(task_type=TYPE, queue_name=QUEUE, **limit, **fields) for _ in range(count)]
+        tasks = [NewTask(task_type=TYPE, queue_name=queue, **limit, **fields) for _ in range(count)]
         self.ledger.submit(tasks).result(10)
         return [task.id for task in tasks]
 
@@ -69,8 +71,10 @@ class Desk:
         answers = [self.ledger.claim(one) for one in arrivals]
         return [answer.result(10) for answer in answers]
 
-    def fetch(self, limit: int = 10, ledger: Ledger | None = None) -> list[Claimed]:
-        return (ledger or self.ledger).fetch([QUEUE], [TYPE], limit).result(10)
+    def fetch(
+        self, limit: int = 10, ledger: Ledger | None = None, queues: Sequence[str] = (QUEUE,)
+    ) -> list[Claimed]:
+        return (ledger or self.ledger).fetch(list(queues), [TYPE], limit).result(10)
 
     def complete(self, claim: Claimed) -> None:
         self.ledger.complete(claim, Complete(claim.id, claim.token, None)).result(10)
@@ -206,6 +210,28 @@ def test_a_place_that_nobody_gave_to_the_next_is_found_by_the_clock(desk: Desk) 
     assert {claim.id for claim in desk.fetch()} == ids - {claim.id for claim in claims}
     desk.ledger.sweep_parked().result(10)
     assert desk.count("parked") == 0
+
+
+def test_a_queue_that_lets_nothing_start_keeps_no_place_of_a_key_from_another(desk: Desk) -> None:
+    # Given a key with one place, for which many wait in a queue that is paused, and some in another one
+    desk.submit()
+    (running,) = desk.fetch()
+    slow = set(desk.submit(20, queue="slow"))
+    assert desk.fetch(queues=("slow",)) == []
+    fast = set(desk.submit(3))
+    assert desk.fetch() == []
+    desk.ledger.pause_queue("slow").result(10)
+    # When one after the other is done, then the next one comes at once, though older ones are held back
+    for _ in range(3):
+        desk.complete(running)
+        (running,) = desk.fetch(queues=("slow", QUEUE))
+        fast.remove(running.id)
+    # And when the queue is resumed, its tasks come too, one at a time
+    desk.ledger.resume_queue("slow").result(10)
+    for _ in range(20):
+        desk.complete(running)
+        (running,) = desk.fetch(queues=("slow", QUEUE))
+        slow.remove(running.id)
 
 
 def test_the_clock_looks_at_some_keys_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from actors.scheduler import Scheduler
 from actors.schedules import Schedules
 from actors.submission import Defaults, Order, Submission
 from pipelines.catalogue import collect
+from tasks.errors import Conflict
 from tasks.ids import new_id
 from tasks.ledger import Ledger
 from tasks.ledger.queues import Define
@@ -215,6 +216,19 @@ def test_an_unfinished_run_can_give_way_to_the_next(office: Office) -> None:
     assert office.outcomes()[-1] == "fired"
 
 
+def test_a_run_that_somebody_asks_for_does_not_hide_an_unfinished_one(office: Office) -> None:
+    # Given a run that is not finished, and one that was asked for and is over
+    office.create(cron_expr="* * * * * *", overlap="skip")
+    office.fell_due(timedelta(seconds=5))
+    office.scheduler.fire()
+    _, asked = office.schedules.run("report")
+    office.ledger.cancel(asked.id).result(10)
+    # When the next time comes, then it is skipped
+    before = len(office.runs())
+    eventually(lambda: office.scheduler.fire() and len(office.runs()) > before)
+    assert office.outcomes()[-1] == "skipped"
+
+
 # --- several schedulers ------------------------------------------------------------------------------
 
 
@@ -322,6 +336,7 @@ def test_a_payload_that_fits_no_more_is_told_and_the_schedule_goes_on(office: Of
     (run, *_), _ = office.schedules.runs("report", limit=10, offset=0)
     assert (run.outcome, run.task_id) == ("refused", None)
     assert "payload" in (run.error or "")
+    assert (office.schedules.show("report").refused, office.found.stats().refused) == (1, 1)
     assert office.stored().next_fire > office.found.now()
 
 
@@ -338,6 +353,31 @@ def test_a_schedule_that_cannot_be_read_holds_up_no_other(office: Office) -> Non
     assert office.scheduler.fire() == 1
     assert office.scheduler.fire() == 0
     assert len(office.tasks("even")) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "outcomes"), [(Conflict("two of one name"), ["refused"]), (OSError("no answer"), [])]
+)
+def test_a_check_that_fails_in_any_way_holds_up_no_other(
+    office: Office, error: Exception, outcomes: list[str]
+) -> None:
+    # Given two schedules, of which one asks for what cannot be checked
+    office.create("odd", payload={"odd": True})
+    office.create("even")
+    for name in ("odd", "even"):
+        office.fell_due(timedelta(seconds=1), name)
+    prepare = office.scheduler._prepare
+
+    def check(order: Order) -> Any:
+        if order.payload:
+            raise error
+        return prepare(order)
+
+    office.scheduler._prepare = check
+    # When they are fired, then the other one runs; what is wrong with the first is told, if it will stay so
+    office.scheduler.fire()
+    assert len(office.tasks("even")) == 1
+    assert office.outcomes("odd") == outcomes
 
 
 def test_a_task_that_cannot_be_recorded_holds_up_no_other(office: Office) -> None:

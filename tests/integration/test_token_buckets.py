@@ -147,3 +147,9 @@ def test_an_allowance_says_how_many_may_start_and_why_none_may(
     allowance: Allowance, most: int, reason: str | None, token_in: float | None
 ) -> None:
     assert (allowance.most, allowance.reason, allowance.token_in()) == (most, reason, token_in)
+
+
+def test_who_has_sent_as_much_as_a_bucket_holds_waits_for_a_start_and_not_for_a_token() -> None:
+    full = Allowance(QUEUE, False, None, 10.0, 100.0, 10.0)
+    assert full.token_in(sent=10) is None
+    assert Allowance(QUEUE, False, None, 9.0, 100.0, 10.0).token_in(sent=9) == pytest.approx(0.01)
