@@ -152,8 +152,7 @@ WITH newest AS (
     UNION (SELECT id FROM task_state WHERE status = 'failed' ORDER BY id DESC LIMIT %(newest)s)
 ), ended AS (
     SELECT s.queue, s.status, s.finished_at, extract(epoch FROM s.finished_at - s.started_at)::float8 AS ran,
-        extract(epoch FROM s.started_at
-            - (SELECT created_at FROM tasks t WHERE t.id = s.id))::float8 AS waited
+        greatest(extract(epoch FROM s.started_at - s.ready_at)::float8, 0) AS waited
     FROM newest CROSS JOIN LATERAL (SELECT * FROM task_state s WHERE s.id = newest.id OFFSET 0) AS s
     WHERE s.queue = ANY(%(names)s) AND s.status IN ('completed', 'failed')
     AND s.finished_at > now() - interval '1 hour'

@@ -343,7 +343,8 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     ``size`` is what counts against ``capacity`` (its max_size): whole tasks that wait, and unfinished runs.
     ``dead`` are open dead letters. ``oldest_age_s`` is how long the oldest ready task has been waiting.
     ``completed``, ``failed``, ``throughput`` (finished tasks a second) and the milliseconds ``wait_ms`` (from
-    submission to start) and ``run_ms`` are those of the last hour, as far as the newest tasks tell (2,000).
+    being ready to the start) and ``run_ms`` are those of the last hour, as far as the newest tasks tell
+    (2,000).
     """
 
     name: str

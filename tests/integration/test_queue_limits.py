@@ -274,6 +274,19 @@ def test_the_statistics_of_a_queue_tell_what_is_in_it(board: Board) -> None:
     assert running.id in claims
 
 
+def test_a_wait_begins_when_a_task_is_ready_and_not_when_it_was_submitted(board: Board) -> None:
+    board.submit(a_task(queue_name="late", delay=0.5))
+    eventually(lambda: board.ledger.promote().result(10))
+    (claim,) = board.ledger.fetch(["late"], [TYPE], 1).result(10)
+    board.ledger.complete(claim, Complete(claim.id, claim.token, 1)).result(10)
+
+    task, waited = board.queries.task(claim.id), board.stats("late").wait_ms.p50
+    assert task is not None
+    assert task.started_at is not None
+    assert waited is not None
+    assert waited <= (task.started_at - task.created_at).total_seconds() * 1_000 - 499
+
+
 def test_an_empty_queue_has_statistics_and_an_unknown_one_has_none(board: Board) -> None:
     found = board.stats()
 
