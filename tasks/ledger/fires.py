@@ -81,11 +81,20 @@ class _Row(msgspec.Struct):
 
 
 class _Case(msgspec.Struct):
-    """A schedule that is fired here: its plan, which of its fire times run, and what becomes of all."""
+    """A schedule that is fired here: its plan, which of its fire times run, and what becomes of all.
+
+    ``gives_way`` is the unfinished task that is cancelled if one runs.
+    """
 
     plan: Firing
     chosen: Sequence[Fire]
+    gives_way: UUID | None = None
     rows: Sequence[_Row] = ()
+
+    @property
+    def is_fired(self) -> bool:
+        """Whether a fire time has its task."""
+        return any(row.outcome == FIRED for row in self.rows)
 
 
 class _Move(msgspec.Struct):
@@ -145,9 +154,8 @@ def fire(tx: Transaction, items: Sequence[Sequence[Firing]]) -> list[int]:
     plans = [one for item in items for one in item]
     held = {row[0]: row[1:] for row in tx.rows(_LOCK, [one.schedule for one in plans])}
     cases = [_case(one, held.pop(one.schedule, None)) for one in plans]
-    cancelled = _cancel(tx, [one for _, one in cases if one is not None])
-    firm = [case for case, gives_way in cases if case and (gives_way is None or gives_way in cancelled)]
-    done = _submitted(tx, firm)
+    done = _submitted(tx, [case for case in cases if case is not None])
+    _cancel(tx, [case.gives_way for case in done if case.gives_way is not None and case.is_fired])
     if done:
         tx.execute(_TELL, as_json([row for case in done for row in case.rows]))
         tx.execute(_MOVE, as_json([_move(case) for case in done]))
@@ -155,26 +163,28 @@ def fire(tx: Transaction, items: Sequence[Sequence[Firing]]) -> list[int]:
     return [sum(id(one) in fired for one in item) for item in items]
 
 
-def _case(plan: Firing, held: Sequence[Any] | None) -> tuple[_Case | None, UUID | None]:
-    """A schedule that is to be fired as planned, and the task that is to give way; None if it is not."""
+def _case(plan: Firing, held: Sequence[Any] | None) -> _Case | None:
+    """A schedule that is to be fired as planned; None if it is not."""
     if held is None:
-        return None, None
+        return None
     version, next_fire, overlap, last_task, status = held
     if (version, next_fire) != (plan.version, plan.expected):
-        return None, None
+        return None
     chosen = [one for one in plan.fires if one.tasks]
     is_busy = status is not None and status not in FINAL
     if overlap == "skip":
-        return _Case(plan, [] if is_busy else chosen[:1]), None
+        return _Case(plan, [] if is_busy else chosen[:1])
     if overlap == "cancel":
-        return _Case(plan, chosen[-1:]), last_task if is_busy and chosen else None
-    return _Case(plan, chosen), None
+        return _Case(plan, chosen[-1:], last_task if is_busy else None)
+    return _Case(plan, chosen)
 
 
-def _cancel(tx: Transaction, ids: Sequence[UUID]) -> set[UUID]:
-    """Cancel what is to give way: those that are over now; somebody holds the others."""
+def _cancel(tx: Transaction, ids: Sequence[UUID]) -> None:
+    """Cancel what gives way to tasks that were recorded; what somebody holds now, after the commit."""
     outcomes = endings.cancel(tx, ids) if ids else []
-    return {one for one, outcome in zip(ids, outcomes, strict=True) if outcome is not SKIPPED}
+    for one, outcome in zip(ids, outcomes, strict=True):
+        if outcome is SKIPPED:
+            tx.follow_up("cancel", one, 1)
 
 
 def _submitted(tx: Transaction, cases: Sequence[_Case]) -> list[_Case]:

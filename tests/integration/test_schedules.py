@@ -411,6 +411,18 @@ def test_a_full_queue_refuses_a_run(office: Office) -> None:
     assert len(office.tasks()) == 1
 
 
+def test_a_run_gives_way_to_none_that_is_refused(office: Office) -> None:
+    # Given an unfinished run that would give way, in a queue that is full
+    office.ledger.define_queue(Define("narrow", max_size=1)).result(10)
+    office.create(cron_expr="* * * * * *", queue_name="narrow", overlap="cancel")
+    eventually(office.scheduler.fire)
+    assert office.outcomes()[-1] == "fired"
+    # When its next time comes, then that is refused, and the run goes on
+    eventually(office.scheduler.fire)
+    assert office.outcomes()[-1] == "refused"
+    assert [one.status for one in office.tasks()] == ["queued"]
+
+
 def test_a_type_that_no_worker_serves_any_more_waits_with_its_reason(office: Office) -> None:
     # Given a type that some process has declared, and that nobody serves now
     office.sql.execute("INSERT INTO task_types (name, queue_name) VALUES ('gone', 'default')")
