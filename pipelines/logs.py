@@ -53,5 +53,3 @@ def configure(settings: Settings, process: str, *, keep: logging.Handler | None 
     root.setLevel(settings.log_level.upper())
     for name in NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    # That a queue is not there yet is nothing to warn of; what matters is said by who asked.
-    logging.getLogger("pika.channel").setLevel(logging.ERROR)
