@@ -4,7 +4,7 @@ A replay opens a new round of the letter's task, with another payload if it brin
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -59,6 +59,23 @@ class Discard(msgspec.Struct, frozen=True):
     ticket: UUID = msgspec.field(default_factory=new_id)
 
 
+class Wish(Protocol):
+    """What somebody wants to become of a dead letter."""
+
+    @property
+    def dead_letter(self) -> UUID:
+        """Which."""
+
+    @property
+    def ticket(self) -> UUID:
+        """By it the wish is known again when it is repeated."""
+
+    @property
+    def by(self) -> str:
+        """Who wants it."""
+
+
+WishT = TypeVar("WishT", bound=Wish)
 #: What a replay may answer, besides what a retry does. FOREIGN: the letter is of no task of ours.
 REPLAYED, RESOLVED, FOREIGN = "replayed", "resolved", "foreign"
 #: What a discard answers, if it does not answer MISSING or RESOLVED.
@@ -93,8 +110,8 @@ _LOCK_LETTERS = """
 SELECT id, resolution, resolved_by FROM dead_letters WHERE id = ANY(%s)
 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
 _KNOWN = "SELECT id FROM dead_letters WHERE id = ANY(%s)"
-_DISCARD = """
-UPDATE dead_letters d SET resolution = 'discarded', resolved_at = now(), resolved_by = r.ticket,
+_SETTLE = """
+UPDATE dead_letters d SET resolution = %s, resolved_at = now(), resolved_by = r.ticket,
     resolver = r.by
 FROM jsonb_to_recordset(%s::jsonb) AS r(id uuid, ticket uuid, by text) WHERE d.id = r.id"""
 
@@ -184,29 +201,42 @@ def _fields(edit: Edit) -> dict[str, Any]:
 
 def discard(tx: Transaction, items: Sequence[Discard]) -> list[object]:
     """Resolve dead letters for good: "discarded", "missing", "resolved", or SKIPPED if locked."""
-    ids = [item.dead_letter for item in items]
-    locked = {row[0]: row[1:] for row in tx.rows(_LOCK_LETTERS, ids)}
-    known = {row[0] for row in tx.rows(_KNOWN, ids)} if len(locked) < len(set(ids)) else set(locked)
-    going: dict[UUID, Discard] = {}
-    answers = [_discard_one(item, locked.get(item.dead_letter), known, going) for item in items]
-    if going:
-        rows = [{"id": one.dead_letter, "ticket": one.ticket, "by": one.by} for one in going.values()]
-        tx.execute(_DISCARD, as_json(rows))
+    known = {row[0] for row in tx.rows(_KNOWN, [item.dead_letter for item in items])}
+    answers, _ = settle(tx, items, known, DISCARDED)
     return answers
 
 
-def _discard_one(
-    item: Discard,
+def settle(
+    tx: Transaction, items: Sequence[WishT], known: set[UUID], word: str
+) -> tuple[list[object], list[WishT]]:
+    """Resolve those of the ``known`` letters that are open as ``word``, without opening a round.
+
+    What each wish is answered: the word, "missing", "resolved", or SKIPPED if locked; and those that did it.
+    """
+    locked = {row[0]: row[1:] for row in tx.rows(_LOCK_LETTERS, [item.dead_letter for item in items])}
+    settled: dict[UUID, WishT] = {}
+    answers = [_settle_one(item, locked.get(item.dead_letter), known, settled, word) for item in items]
+    if settled:
+        rows = [{"id": one.dead_letter, "ticket": one.ticket, "by": one.by} for one in settled.values()]
+        tx.execute(_SETTLE, word, as_json(rows))
+    return answers, list(settled.values())
+
+
+def _settle_one(
+    item: WishT,
     letter: tuple[str | None, UUID | None] | None,
     known: set[UUID],
-    going: dict[UUID, Discard],
+    settled: dict[UUID, WishT],
+    word: str,
 ) -> object:
+    if item.dead_letter not in known:
+        return MISSING
     if letter is None:
-        return SKIPPED if item.dead_letter in known else MISSING
+        return SKIPPED
     resolution, resolved_by = letter
-    if resolved_by == item.ticket:
-        return DISCARDED
-    if resolution is not None or item.dead_letter in going:
+    if resolved_by == item.ticket:  # an earlier commit of unknown outcome went through
+        return word
+    if resolution is not None or item.dead_letter in settled:
         return RESOLVED
-    going[item.dead_letter] = item
-    return DISCARDED
+    settled[item.dead_letter] = item
+    return word

@@ -12,10 +12,9 @@ from uuid import UUID
 import msgspec
 
 from tasks.ids import new_id
-from tasks.ledger.dead_letters import REPLAYED, RESOLVED
+from tasks.ledger.dead_letters import REPLAYED, settle
 from tasks.ledger.group import Group
 from tasks.ledger.inserts import insert_tasks
-from tasks.ledger.rounds import MISSING
 from tasks.ledger.transaction import SKIPPED, Transaction, as_json
 from tasks.values import NewTask
 
@@ -76,15 +75,8 @@ WITH locked AS (
 UPDATE dead_letters d SET copy_removed_at = now() FROM locked WHERE d.id = locked.id"""
 _UNNOTED = "SELECT id FROM dead_letters WHERE id = ANY(%s) AND copy_removed_at IS NULL"
 
-_LOCK = """
-SELECT id, resolution, resolved_by FROM dead_letters WHERE id = ANY(%s)
-ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
 _FOREIGN = "SELECT dead_letter FROM foreign_messages WHERE dead_letter = ANY(%s)"
 
-_RESOLVE = """
-UPDATE dead_letters d SET resolution = 'replayed', resolved_at = now(), resolved_by = r.ticket,
-    resolver = r.by
-FROM jsonb_to_recordset(%s::jsonb) AS r(id uuid, ticket uuid, by text) WHERE d.id = r.id"""
 _REPLAYED_AS = """
 UPDATE foreign_messages f SET replayed_as = r.task_id, owed = r.task_id IS NULL
 FROM jsonb_to_recordset(%s::jsonb) AS r(id uuid, task_id uuid) WHERE f.dead_letter = r.id"""
@@ -123,48 +115,15 @@ def removed(tx: Transaction, items: Sequence[Removed]) -> list[object]:
 
 def replay_foreign(tx: Transaction, items: Sequence[ReplayForeign]) -> list[object]:
     """Replay foreign messages, once each: "replayed", "resolved", "missing", or SKIPPED."""
-    ids = [item.dead_letter for item in items]
-    known = {row[0] for row in tx.rows(_FOREIGN, ids)}
-    locked = {row[0]: row[1:] for row in tx.rows(_LOCK, ids)}
-    replayed: dict[UUID, ReplayForeign] = {}
-    answers = [_replay_one(item, locked.get(item.dead_letter), known, replayed) for item in items]
+    foreign = {row[0] for row in tx.rows(_FOREIGN, [item.dead_letter for item in items])}
+    answers, replayed = settle(tx, items, foreign, REPLAYED)
     if replayed:
-        _settle(tx, list(replayed.values()))
+        insert_tasks(tx, [task for item in replayed for task in item.tasks])
+        rows = [
+            {"id": item.dead_letter, "task_id": item.tasks[0].id if item.tasks else None} for item in replayed
+        ]
+        tx.execute(_REPLAYED_AS, as_json(rows))
     return answers
-
-
-def _replay_one(
-    item: ReplayForeign,
-    letter: tuple[str | None, UUID | None] | None,
-    known: set[UUID],
-    replayed: dict[UUID, ReplayForeign],
-) -> object:
-    if item.dead_letter not in known:
-        return MISSING
-    if letter is None:
-        return SKIPPED
-    resolution, resolved_by = letter
-    if resolved_by == item.ticket:  # an earlier commit of unknown outcome went through
-        return REPLAYED
-    if resolution is not None or item.dead_letter in replayed:
-        return RESOLVED
-    replayed[item.dead_letter] = item
-    return REPLAYED
-
-
-def _settle(tx: Transaction, replayed: Sequence[ReplayForeign]) -> None:
-    insert_tasks(tx, [task for item in replayed for task in item.tasks])
-    rows = [
-        {
-            "id": item.dead_letter,
-            "ticket": item.ticket,
-            "by": item.by,
-            "task_id": item.tasks[0].id if item.tasks else None,
-        }
-        for item in replayed
-    ]
-    tx.execute(_RESOLVE, as_json(rows))
-    tx.execute(_REPLAYED_AS, as_json(rows))
 
 
 def returned(tx: Transaction, items: Sequence[Returned]) -> list[None]:
