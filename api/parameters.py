@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from falcon.asgi import Request
 
 from actors import fields
 from actors.fields import spell
-from actors.requests import in_utc, statuses
+from actors.requests import in_utc, prefixed, statuses
 from api.caller import Caller
 from api.schemas.common import Paged
 from api.schemas.knowledge import SearchRequest
@@ -23,6 +23,8 @@ from tasks.errors import InvalidField
 from tasks.ids import parse_id
 from tasks.records import FURTHEST, Page, TaskFilter
 
+T = TypeVar("T")
+PAGING = tuple(field.name for field in msgspec.structs.fields(Paged))
 S = TypeVar("S", bound=msgspec.Struct)
 PAGE_SIZE = 20
 METADATA = "metadata."
@@ -165,3 +167,20 @@ def _cursor_offset(cursor: str) -> int:
     if word != "offset" or not 0 <= offset <= FURTHEST:
         raise InvalidField.of("cursor", "is not a cursor of an earlier page; leave it out to begin")
     return offset
+
+
+def meant(given: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T], what: str) -> T:
+    """The filter of a body, which means all ``what`` that match: ``read`` makes it of its fields.
+
+    Raises:
+      InvalidField: it pages, or ``read`` refuses it; fields are named ``filter.…``.
+    """
+    paging = [
+        (name, f"is for lists: all {what} that match are meant here") for name in PAGING if name in given
+    ]
+    try:
+        if paging:
+            raise InvalidField(paging)
+        return read(given)
+    except InvalidField as error:
+        raise prefixed(error, "filter.") from None

@@ -11,13 +11,11 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from actors import fields
-from actors.requests import prefixed
 from api.caller import Caller, caller_of
 from api.desk import Desk
 from api.media import read_object, render
-from api.parameters import task_filter
+from api.parameters import meant, task_filter
 from api.resources.task import PATIENCE
-from api.schemas.common import Paged
 from api.schemas.tasks import BulkOutcome, BulkRequest, TaskListing
 from tasks.errors import InvalidField
 from tasks.ledger import Ledger
@@ -29,7 +27,6 @@ MOST_TASKS = 10_000
 LONGEST_SECONDS = 5.0
 #: So many verbs are under way at a time: they share a commit.
 BATCH = 500
-PAGING = tuple(field.name for field in msgspec.structs.fields(Paged))
 
 
 class Verb(NamedTuple):
@@ -119,13 +116,7 @@ def read_filter(given: Mapping[str, Any], caller: Caller) -> TaskFilter:
         raise InvalidField.of("filter.status", "names no state: name one, or leave it out")
     if isinstance(status, list) and all(isinstance(word, str) for word in status):
         given = {**given, "status": ",".join(status)}
-    paging = [(name, "is for lists: all tasks that match are meant here") for name in PAGING if name in given]
-    try:
-        if paging:
-            raise InvalidField(paging)
-        wanted = task_filter(fields.read(TaskListing, given), caller)
-    except InvalidField as error:
-        raise prefixed(error, "filter.") from None
+    wanted = meant(given, lambda one: task_filter(fields.read(TaskListing, one), caller), "tasks")
     if wanted == TaskFilter(owner=wanted.owner, stages=wanted.stages):
         raise InvalidField.of("filter", "is empty: name at least one thing that the tasks have in common")
     return wanted

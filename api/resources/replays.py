@@ -5,15 +5,13 @@ from concurrent.futures import Future
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from falcon.asgi import Request, Response
 
 from actors import fields
-from actors.requests import prefixed
 from api.caller import Caller, caller_of
 from api.desk import Desk
 from api.media import read_nothing, read_object, render
-from api.parameters import part, read_query
+from api.parameters import meant, part, read_query
 from api.resources.dead_letters import letter_filter
 from api.resources.task import PATIENCE
 from api.resources.tasks import PREFIX
@@ -23,8 +21,6 @@ from tasks.errors import Conflict, InvalidField, NotFound
 from tasks.ids import parse_id
 from tasks.ledger.replays import ABORTED, OpenReplay
 from tasks.letter_records import ACTIVE, LetterFilter, ReplayJob
-
-PAGING = tuple(field.name for field in msgspec.structs.fields(Paged))
 
 
 class Replays:
@@ -125,15 +121,7 @@ def read_letter_filter(given: Mapping[str, Any], caller: Caller) -> LetterFilter
     Raises:
       InvalidField: fields are unknown or do not fit, or nothing but a status is filtered by.
     """
-    paging = [
-        (name, "is for lists: all letters that match are meant here") for name in PAGING if name in given
-    ]
-    try:
-        if paging:
-            raise InvalidField(paging)
-        wanted = letter_filter(fields.read(LetterListing, given), caller)
-    except InvalidField as error:
-        raise prefixed(error, "filter.") from None
+    wanted = meant(given, lambda one: letter_filter(fields.read(LetterListing, one), caller), "letters")
     if wanted == LetterFilter(owner=wanted.owner, resolution=wanted.resolution):
         raise InvalidField.of("filter", "is empty: name at least one thing that the letters have in common")
     return wanted
