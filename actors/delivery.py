@@ -1,6 +1,7 @@
 """A delivery: a message whose task this process has claimed, on its way through a Dramatiq worker."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -8,7 +9,11 @@ from typing import Any
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
+from tasks.frequency import Frequency
 from tasks.values import Claimed
+
+#: More than so many claims are never held ahead of the threads: they are lost together.
+MOST_AHEAD = 512
 
 
 class Delivery(MessageProxy):
@@ -19,6 +24,8 @@ class Delivery(MessageProxy):
         self.claim = claim
         self.recorded: Future[Any] | None = None
         self._is_over = False
+        #: When it was claimed, on the monotonic clock.
+        self.since = time.monotonic()
 
     @property
     def args(self) -> tuple["Delivery"]:  # type: ignore[override]
@@ -39,7 +46,7 @@ class Delivery(MessageProxy):
             self.recorded = release(self.claim)
         if not self._is_over:
             self._is_over = True
-            slots.give()
+            slots.finish()
 
     def when_recorded(self, act: Callable[[], None]) -> None:
         """Act once the outcome is committed: what is not recorded is never acknowledged."""
@@ -60,33 +67,53 @@ def message_for(claim: Claimed) -> "Message[Any]":
 
 
 class Slots:
-    """How many claims a process may hold: one for each worker thread."""
+    """How many claims a process may hold: one for each thread, and some more ahead while tasks are short.
 
-    def __init__(self, count: int) -> None:
-        self._count = self._free = count
+    Ahead of its threads it may claim as many tasks as it finished during the last moment (`tasks.frequency`):
+    they will be begun within about as long. Where tasks take longer than that, none.
+    """
+
+    def __init__(self, threads: int, most_ahead: int = MOST_AHEAD) -> None:
+        self._threads = threads
+        self._most_ahead = most_ahead
+        self._held = 0
+        self._finished = Frequency()
         self._changed = threading.Condition()
+
+    @property
+    def ahead(self) -> int:
+        """How many claims may wait for a thread now."""
+        return min(self._finished.lately, self._most_ahead)
 
     @property
     def free(self) -> int:
         """How many can be taken now."""
-        return self._free
+        return max(0, self._threads + self.ahead - self._held)
 
     @property
     def held(self) -> int:
         """How many are taken now."""
-        return self._count - self._free
+        return self._held
 
     def take(self, most: int, timeout: float) -> int:
-        """Take up to ``most`` free slots, waiting for the first one up to ``timeout`` seconds."""
+        """Take up to ``most`` free slots, waiting for enough of them up to ``timeout`` seconds.
+
+        One is enough; but while half of what was claimed ahead is still to be begun, nothing is gained by
+        claiming a few.
+        """
         with self._changed:
-            if not self._free:
-                self._changed.wait(timeout)
-            taken = min(self._free, most)
-            self._free -= taken
+            self._changed.wait_for(lambda: self.free >= max(1, self.ahead // 2), timeout)
+            taken = min(self.free, most)
+            self._held += taken
             return taken
 
     def give(self, count: int = 1) -> None:
-        """Give slots back."""
+        """Give slots back that were of no use."""
         with self._changed:
-            self._free += count
+            self._held -= count
             self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Give back the slot of a task that is over."""
+        self._finished.count()
+        self.give()

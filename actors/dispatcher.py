@@ -16,7 +16,7 @@ from tasks.ledger import Ledger
 from tasks.queries import Queries
 from tasks.values import Backlog
 
-MOST_AT_ONCE = 500
+MOST_AT_ONCE = 2_000
 #: What overtakes is taken though the window is full: so many are looked at, at once and then now and then.
 EXPRESS = 32
 LOOK_SECONDS = 0.25

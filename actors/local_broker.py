@@ -22,6 +22,7 @@ LEAST_PAUSE = 0.005
 STOPPING_PAUSE = 0.1
 STEP_SECONDS = 0.2
 RELEASE_SECONDS = 10.0
+MOST_AT_ONCE = 256
 
 
 class LocalBroker(Broker):
@@ -64,7 +65,7 @@ class LocalBroker(Broker):
 
 
 class LocalConsumer(Consumer):
-    """Claims as many tasks as there are free threads."""
+    """Claims as many tasks as there are free slots."""
 
     def __init__(self, broker: LocalBroker, queue_name: str) -> None:
         self._broker = broker
@@ -79,7 +80,7 @@ class LocalConsumer(Consumer):
         if self._broker.stopping.is_set():
             time.sleep(STOPPING_PAUSE)
             return None
-        free = self._broker.slots.take(64, POLL)
+        free = self._broker.slots.take(MOST_AT_ONCE, POLL)
         if not free:
             return None
         again_in = self._fetch(free)

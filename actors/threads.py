@@ -5,10 +5,15 @@ the thread, no memory) ends one for good, and with it the slot and the claim tha
 """
 
 import logging
+import math
+import time
+from heapq import heapify
 
 import dramatiq
 from dramatiq.broker import MessageProxy
 from dramatiq.worker import ConsumerThread, WorkerThread
+
+from actors.delivery import Delivery
 
 log = logging.getLogger("callboard.threads")
 
@@ -36,6 +41,18 @@ class Crew(dramatiq.Worker):
         for queue_name, consumer in list(self.consumers.items()):
             if not consumer.is_alive():
                 self._replace_consumer(queue_name, consumer)
+
+    def give_back(self, older_than: float) -> None:
+        """Give back what has waited for a thread for so many seconds: other processes may have one."""
+        latest = time.monotonic() - older_than
+        with self.work_queue.mutex:  # what is in there no thread has seen
+            waiting = self.work_queue.queue
+            late = [item for item in waiting if _since(item.message) < latest]
+            if late:
+                waiting[:] = [item for item in waiting if item not in late]
+                heapify(waiting)
+        for item in late:
+            self.consumers[item.message.queue_name].post_process_message(item.message)
 
     def _add_worker(self) -> None:
         thread = CrewThread(
@@ -71,3 +88,7 @@ class Crew(dramatiq.Worker):
         except Exception:
             log.exception("the dead consumer of %s could not be closed", queue_name)
         successor.start()
+
+
+def _since(message: MessageProxy) -> float:
+    return message.since if isinstance(message, Delivery) else math.inf

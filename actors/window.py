@@ -12,7 +12,7 @@ LAZY_SECONDS: Final = 1.0
 class Window:
     """As small as keeps workers busy until the next refill: what is on the wire is beyond Postgres' order.
 
-    It doubles when the workers had emptied it, and is halved when it stays more than half full.
+    It doubles when the workers had half emptied it, and is halved when it stays more than half full.
     """
 
     def __init__(self, size: int = FIRST) -> None:
@@ -34,6 +34,6 @@ class Window:
                 self._half_full_since = now
             return
         self._half_full_since = None
-        if sent * 8 <= self.size and self._was_filled:
+        if self._was_filled:
             self.size = min(LARGEST, self.size * 2)
             self._was_filled = False

@@ -43,6 +43,8 @@ log = logging.getLogger("callboard.worker")
 RESTART_SECONDS = 0.2
 WATCH_SECONDS = 1.0
 LAST_WORDS_SECONDS = 5.0
+#: So long a claim may wait for a thread, and so often that is looked at.
+UNBEGUN_SECONDS, LOOK_SECONDS = 0.25, 0.1
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +102,8 @@ class Worker:
             options.database_url, {CANCEL_CHANNEL: self._on_cancel, READY_CHANNEL: self._on_ready}
         )
         self._watcher = threading.Thread(target=self._watch_queues, name="callboard-queues", daemon=True)
+        self._drained = threading.Event()
+        self._minder = threading.Thread(target=self._mind_the_unbegun, name="callboard-unbegun", daemon=True)
         self._dramatiq = Crew(
             self._broker,
             queues=set(options.queues) or None,
@@ -126,6 +130,7 @@ class Worker:
         self._dramatiq.start()
         self._listener.start()
         self._watcher.start()
+        self._minder.start()
         return self
 
     def drain(self) -> None:
@@ -138,6 +143,7 @@ class Worker:
         if self._slots.held:
             log.warning("handing back %d tasks that still run", self._slots.held)
             self._interrupts.everything(Drained)
+        self._drained.set()
         self._watcher.join(LAST_WORDS_SECONDS)  # no thread and no queue may come while all are stopped
         self._dramatiq.stop(timeout=int(LAST_WORDS_SECONDS * 1_000))
         blocked = self._call.running  # where no interrupt is noticed: their threads end with us
@@ -242,6 +248,14 @@ class Worker:
                 self._lease.announce(sorted(served))
             except Exception as error:
                 log.debug("cancels and queues could not all be seen to: %s", error)
+
+    def _mind_the_unbegun(self) -> None:
+        """Claims were made ahead of threads that then got long tasks: others shall have them."""
+        while not self._drained.wait(LOOK_SECONDS):
+            try:
+                self._dramatiq.give_back(older_than=UNBEGUN_SECONDS)
+            except Exception as error:
+                log.warning("claims that wait for a thread could not be given back now: %s", error)
 
     def _stop_what_is_not_ours(self) -> None:
         """A notice of a cancel may get lost, or come before its task is inside the actor."""

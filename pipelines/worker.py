@@ -15,6 +15,7 @@ from pipelines import logs
 from pipelines.bootstrap import Kit, app_version, open_kit
 from pipelines.documents.conversion import end_idle_children
 from pipelines.documents.stages import Workshop
+from pipelines.garbage import settle_down
 from tasks.errors import CallboardError, SettingsError
 from tasks.settings import PREFIX, Settings
 
@@ -41,6 +42,7 @@ def main() -> int:
     try:
         kit.open_board()
         worker = make_worker(kit, queues).start()
+        settle_down()
         log.info("working on %d threads", settings.threads)
         while not stop.wait(0.2) and not worker.lease_lost.is_set():
             pass

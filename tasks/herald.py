@@ -23,7 +23,7 @@ EVENTS_CHANNEL: Final = "callboard_events"
 #: Postgres allows 8,000 bytes a notice.
 MOST_IDS: Final = 150
 #: Who listens to events looks a few times a second: more often than this nobody has to hear of them.
-EVENTS_PAUSE: Final = 0.01
+EVENTS_PAUSE: Final = 0.05
 MOST_NOTICES: Final = 1_000
 _NOTIFY = "SELECT pg_notify(channel, text) FROM unnest(%s::text[], %s::text[]) AS n(channel, text)"
 

@@ -28,6 +28,9 @@ UNKNOWN_TYPE_SECONDS = 5.0
 IDLE_SECONDS = 0.05
 STEP_SECONDS = 0.2
 HOARD_SECONDS = 0.25
+#: How many messages may be here at once while tasks are short.
+SWIFT_PREFETCH = 1_024
+ACK_SECONDS = 0.02
 REFUSED_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
 
@@ -79,6 +82,8 @@ class RabbitConsumer(Consumer):
         self._consuming = True
         self._resting = False
         self._busy_since: float | None = None
+        self._acknowledged_at = 0.0
+        self._calm = self._prefetch = prefetch
         self._connection = connect(intake.urls)
         try:
             self._channel = self._connection.channel()
@@ -111,7 +116,9 @@ class RabbitConsumer(Consumer):
                 self._stop_consuming()
             elif self._resting:
                 self._consume_again()
-            elif not self._consuming:
+            elif self._consuming:
+                self._keep_pace()
+            else:
                 raise lost(RuntimeError(f"the queue {self.queue_name} was deleted"))
         except (*CONNECTION_ERRORS, ConnectionClosed) as error:
             self._arrived.clear()
@@ -179,6 +186,24 @@ class RabbitConsumer(Consumer):
             self._resting = False
             self._busy_since = None
             self._consuming = True
+            self._tag = self._channel.basic_consume(self.queue_name, self._take_in)
+
+    def _keep_pace(self) -> None:
+        """Take more at once while tasks are short; else other workers would wait for what waits here.
+
+        RabbitMQ counts by consumer: a new one has the new number.
+        """
+        ahead = self._intake.slots.ahead
+        if ahead >= self._calm:
+            wanted = SWIFT_PREFETCH
+        elif ahead or self._arrived:
+            return
+        else:
+            wanted = self._calm
+        if wanted != self._prefetch:
+            self._prefetch = wanted
+            self._channel.basic_qos(prefetch_count=wanted)
+            self._channel.basic_cancel(self._tag)
             self._tag = self._channel.basic_consume(self.queue_name, self._take_in)
 
     def _rest_if_busy(self) -> None:
@@ -273,6 +298,11 @@ class RabbitConsumer(Consumer):
         self._intake.replay(returned.dead_letter).add_done_callback(settle)
 
     def _acknowledge(self) -> None:
+        """Each flush costs as much as a message or two: while many come, acks go out a few times a second."""
+        now = time.monotonic()
+        if self._prefetch == SWIFT_PREFETCH and now - self._acknowledged_at < ACK_SECONDS:
+            return
+        self._acknowledged_at = now
         for tag, multiple in self._acks.collect():
             self._channel.basic_ack(tag, multiple)
 

@@ -275,7 +275,7 @@ class Ledger(Upkeep, Calling, Letters, Steering, strays.Strays, Scheduling):
         """Finish an attempt with its successors; False: the token was stale and nothing was written."""
         size, rows = _size(completion), 1 + len(completion.successors)
         return self._unreported.before(
-            claim.token, lambda: self._group.add("complete", completion, size=size, rows=rows)
+            claim.token, lambda: self._group.add("complete", completion, size=size, rows=rows, can_wait=True)
         )
 
     def fail(self, claim: Claimed, error: TaskError, *, retry_in: float | None) -> Future[bool]:
@@ -292,7 +292,7 @@ class Ledger(Upkeep, Calling, Letters, Steering, strays.Strays, Scheduling):
             error.error_class,
             mark,
         )
-        return self._unreported.before(claim.token, lambda: self._group.add("fail", item))
+        return self._unreported.before(claim.token, lambda: self._group.add("fail", item, can_wait=True))
 
     def lose(self, claim: Claimed, how: str) -> Future[bool]:
         """The process of its own that ran an attempt died: a death for its task; False: stale token."""

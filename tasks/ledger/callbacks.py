@@ -14,7 +14,7 @@ import msgspec
 from tasks.callbacks import Attempted, DueDelivery, NewWebhook
 from tasks.errors import Conflict
 from tasks.ledger.locks import try_lock
-from tasks.ledger.transaction import SKIPPED, Transaction, as_json, skipped
+from tasks.ledger.transaction import SKIPPED, Transaction, as_array, as_json, skipped
 
 CALLBACKS_CHANNEL: Final = "callboard_callbacks"
 MOST_WEBHOOKS = 100
@@ -174,8 +174,7 @@ def follow(tx: Transaction) -> None:
     """
     if not tx.ended:
         return
-    # As a text: to encode a list of UUIDs takes longer than the look itself.
-    ids = "{" + ",".join([one.hex for one in tx.ended]) + "}"
+    ids = as_array(tx.ended)
     if tx.rows(_IS_ANYBODY_TO_HEAR, ids)[0][0] and tx.named(_OWE, {"ids": ids}):
         tx.notify(CALLBACKS_CHANNEL)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from tasks.errors import DependencyMissing
 from tasks.ledger.dead_letters import BURIED
-from tasks.ledger.transaction import SKIPPED, Transaction
+from tasks.ledger.transaction import SKIPPED, Transaction, as_array
 from tasks.states import COMPLETED, FINAL
 from tasks.values import NewTask
 
@@ -62,7 +62,7 @@ ON CONFLICT DO NOTHING"""
 _TELL_BLOCKED = """
 INSERT INTO events (task_id, event_id, kind, status, at)
 SELECT id, 1, 'state', 'blocked', created_at FROM tasks WHERE id = ANY(%s) ON CONFLICT DO NOTHING"""
-_DEPENDENTS = "SELECT DISTINCT task_id FROM dependencies WHERE needs = ANY(%s)"
+_DEPENDENTS = "SELECT DISTINCT task_id FROM dependencies WHERE needs = ANY(%s::uuid[])"
 
 # Which of the blocked tasks can move: all they need is completed, or something of it never will be. What is
 # gone cannot even be replayed: to wait for it would be in vain.
@@ -141,7 +141,7 @@ def _look_at(tx: Transaction, ids: Sequence[UUID]) -> None:
 def follow(tx: Transaction) -> None:
     """Have those looked at, after the commit, that wait for what has ended in this transaction."""
     if tx.ended:
-        _look_at(tx, [row[0] for row in tx.rows(_DEPENDENTS, list(tx.ended))])
+        _look_at(tx, [row[0] for row in tx.rows(_DEPENDENTS, as_array(tx.ended))])
 
 
 def unblock(tx: Transaction, items: Sequence[Unblock]) -> list[object]:

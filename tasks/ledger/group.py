@@ -20,6 +20,7 @@ import psycopg
 
 from tasks.database import COMMITTING, dial
 from tasks.errors import CallboardError, Unavailable
+from tasks.frequency import Frequency
 from tasks.herald import Herald
 from tasks.ledger import callbacks, concurrency, dependencies, fingerprints, statistics
 from tasks.ledger.transaction import (
@@ -37,6 +38,8 @@ MOST_ROWS = 1_000
 MOST_BYTES = 8 << 20
 #: From so many verbs on that wait, steps are not told apart any more (see `Group.add`).
 CROWDED = 10_000
+#: From so many a moment on (`tasks.frequency`) verbs that can wait do so: so long, until they are so many.
+MANY, GATHER_SECONDS, MOST_GATHERED = 50, 0.005, 256
 SKIP_PAUSE = 0.002
 LONGEST_PAUSE = "5s"
 #: For so long a queue is taken to be there still: somebody else may have deleted it.
@@ -59,6 +62,7 @@ class Verb(msgspec.Struct, eq=False):
     deadline: float | None
     key: Hashable = None
     step: object = None
+    can_wait: bool = False
     future: Future[Any] = msgspec.field(default_factory=Future)
     taken: bool = False
 
@@ -99,6 +103,7 @@ class Group:
         self._failures = 0
         self._known_queues: set[str] = set()
         self._known_since = time.monotonic()
+        self._unhurried = Frequency()
         self._commits = self._verbs = self._largest = 0
         self._thread = threading.Thread(target=self._run, name="callboard-group", daemon=True)
 
@@ -127,14 +132,18 @@ class Group:
         patience: float | None = None,
         key: Hashable = None,
         step: object = None,
+        can_wait: bool = False,
     ) -> Future[Any]:
         """Queue a verb. Its future fails with Unavailable after ``patience`` seconds without Postgres.
 
         Of verbs with the same ``key`` that follow each other and are of the same ``step`` (None never is)
-        only the newest is kept while they wait, and they share a future.
+        only the newest is kept while they wait, and they share a future. What ``can_wait`` for a few
+        milliseconds shares its transaction with more of its kind, where many come.
         """
         deadline = None if patience is None else time.monotonic() + patience
-        verb = Verb(kind, item, size, rows, deadline, key, step)
+        verb = Verb(kind, item, size, rows, deadline, key, step, can_wait)
+        if can_wait:
+            self._unhurried.count()
         with self._wake:
             if self._closed:
                 _refuse([verb], Unavailable("The process is stopping; nothing is recorded any more."))
@@ -146,7 +155,8 @@ class Group:
             if key is not None:
                 self._last[key] = verb
             self._waiting.append(verb)
-            self._wake.notify()
+            if not can_wait or len(self._waiting) in (1, MOST_GATHERED):
+                self._wake.notify()
         return verb.future
 
     @property
@@ -175,6 +185,7 @@ class Group:
                 if self._closing:
                     return None
                 self._wake.wait()
+            self._gather()
             verbs: list[Verb] = []
             size = rows = 0
             while self._waiting and rows < MOST_ROWS and size <= MOST_BYTES:
@@ -186,6 +197,16 @@ class Group:
                     size += verb.size
                     rows += verb.rows
             return verbs
+
+    def _gather(self) -> None:
+        """Where many come that can wait, one transaction for some of them costs far less than many."""
+        if self._unhurried.lately >= MANY:
+            until = time.monotonic() + GATHER_SECONDS
+            while not (self._is_urgent() or self._closing) and (left := until - time.monotonic()) > 0:
+                self._wake.wait(left)
+
+    def _is_urgent(self) -> bool:
+        return len(self._waiting) >= MOST_GATHERED or not all(verb.can_wait for verb in self._waiting)
 
     def _take_all(self) -> list[Verb]:
         with self._wake:

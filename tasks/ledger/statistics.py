@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from tasks.ledger.transaction import Transaction
+from tasks.ledger.transaction import Transaction, as_array
 from tasks.windows import HOURS_KEPT, MINUTES_KEPT
 
 BATCH = 1_000
@@ -130,13 +130,13 @@ def count(tx: Transaction) -> None:
     """Tally what was submitted, retried and ended in a transaction, before its commit."""
     ended = tx.ended - tx.counted
     if tx.created:
-        tx.execute(_COUNT_NEW, list(tx.created))
+        tx.execute(_COUNT_NEW, as_array(tx.created))
         tx.created.clear()
     if tx.retried:
-        tx.execute(_COUNT_RETRIED, list(tx.retried))
+        tx.execute(_COUNT_RETRIED, as_array(tx.retried))
         tx.retried.clear()
     if ended:
-        tx.execute(_COUNT_ENDED, list(ended))
+        tx.execute(_COUNT_ENDED, as_array(ended))
         tx.counted |= ended
 
 

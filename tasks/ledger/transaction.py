@@ -1,6 +1,6 @@
 """What a group's statements share: the cursor, the stamp for ready rows, and what to say after the commit."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -156,6 +156,11 @@ def skipped(locked: bool) -> object:
 
 #: Executes all items of one kind at once; its outcomes are aligned with the items.
 Statement = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
+
+
+def as_array(ids: Iterable[UUID]) -> str:
+    """The text of an array of ids: psycopg would spend longer on a list of them than Postgres on its rows."""
+    return "{" + ",".join([one.hex for one in ids]) + "}"
 
 
 def as_json(value: Any) -> str:

@@ -20,10 +20,10 @@ def work(window: Window, rate: float, refills: int) -> int:
     return dry
 
 
-def test_a_window_that_workers_empty_doubles_until_they_do_not() -> None:
+def test_a_window_that_workers_half_empty_doubles_until_they_do_not() -> None:
     window = Window()
     work(window, 20_000, 20)
-    assert 400 <= window.size <= 1_000
+    assert 800 <= window.size <= 2_000
     assert work(window, 20_000, 100) == 0
 
 
