@@ -31,7 +31,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "reads": "tests.benchmarks.reads",
     "schedules": "tests.benchmarks.schedules",
     "streams": "tests.benchmarks.streams",
-    "throughput": "tests.benchmarks.throughput",
+    "workers": "tests.benchmarks.workers",
 }
 FOLDER = Path(".bench")
 

@@ -1,4 +1,4 @@
-"""Databases of their own for benchmarks, gone when these end."""
+"""Databases of their own for benchmarks, gone when these end, and what makes their conditions equal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,3 +24,21 @@ def fresh_database() -> Iterator[Database]:
             database.close_all()
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def settle(url: str) -> None:
+    """Leave nothing to do behind a measurement that comes now: statistics are fresh, and pages on disk."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE)")
+        connection.execute("CHECKPOINT")
+
+
+def conditions(url: str) -> dict[str, str]:
+    """What of a server's settings makes commits durable, and its version."""
+    names = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers")
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+        ).fetchone()
+    assert row is not None
+    return dict(zip(names, map(str, row), strict=True))

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -37,10 +38,11 @@ class RabbitNode:
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
+def postgres_server(*, durable: bool = False) -> Iterator[str]:
     """The URL of a superuser on a real Postgres with pgvector.
 
     It is the one of ``CALLBOARD_TEST_DATABASE_URL``, else a private one on TCP, which does not outlive us.
+    The private one saves itself the waiting for disks, unless it is to be ``durable`` as in production.
 
     Raises:
       ServerMissing: it cannot be started; the message says why.
@@ -49,7 +51,7 @@ def postgres_server() -> Iterator[str]:
     if given:
         yield given
     else:
-        with _guarded("postgres") as url:
+        with _guarded("durable postgres" if durable else "postgres") as url:
             yield url
 
 
@@ -99,9 +101,9 @@ def _guarded(server: str) -> Iterator[str]:
 
 
 @contextmanager
-def _private_postgres() -> Iterator[str]:
+def _private_postgres(settings: Mapping[str, str]) -> Iterator[str]:
     port = free_port()
-    settings = {**SETTINGS, "listen_addresses": "127.0.0.1", "fsync": "off", "full_page_writes": "off"}
+    settings = {**SETTINGS, "listen_addresses": "127.0.0.1", **settings}
     with (
         tempfile.TemporaryDirectory(prefix="callboard-test-") as folder,
         postgres_at(Path(folder) / "postgres", settings, port=port) as home,
@@ -135,7 +137,8 @@ def free_port() -> int:
 
 
 SERVERS: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
-    "postgres": _private_postgres,
+    "postgres": partial(_private_postgres, {"fsync": "off", "full_page_writes": "off"}),
+    "durable postgres": partial(_private_postgres, {}),
     "rabbitmq": _private_rabbitmq,
 }
 
