@@ -27,6 +27,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "fairness": "tests.benchmarks.fairness",
     "ingestion": "tests.benchmarks.ingestion",
     "hostile": "tests.benchmarks.hostile",
+    "latency": "tests.benchmarks.latency",
     "library": "tests.benchmarks.library",
     "reads": "tests.benchmarks.reads",
     "schedules": "tests.benchmarks.schedules",

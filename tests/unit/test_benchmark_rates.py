@@ -1,12 +1,13 @@
 """What benchmarks make of times: rates, spreads, and whose turn it is."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.peers import environments
 from tests.benchmarks.peers.catalogue import PEERS
-from tests.benchmarks.peers.stamps import Stamps, read_all
+from tests.benchmarks.peers.stamps import Stamps, paced, read_all
 from tests.benchmarks.peers.trial import PeerFailed
 from tests.benchmarks.rates import Spread, percentile, rate
 from tests.benchmarks.workers import Contestant, chosen, measure
@@ -84,13 +85,20 @@ def test_a_pinned_list_tells_the_versions() -> None:
 
 
 def test_times_noted_in_memory_are_found_in_the_folder(tmp_path: Path) -> None:
-    # Given times that were noted before and after the writing began
     stamps = Stamps(tmp_path)
     stamps.note(1.5)
-    stamps.start()
     stamps.note(2.5)
 
     eventually(lambda: read_all(tmp_path) == [1.5, 2.5])
+
+
+def test_what_is_sent_at_a_rate_carries_its_time_after_the_warm_up() -> None:
+    began = time.time()
+
+    first, second, third = paced(rate=50, count=3, warm_up=1)
+
+    assert first == 0
+    assert began + 0.01 < second < third - 0.01
 
 
 def test_a_time_that_is_half_written_is_not_read(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Oban on Postgres, on uvloop and orjson as its own command has it, without that command's log line a job.
 
-``python -m tests.benchmarks.peers.oban_app work`` is a worker, ``… enqueue 1000`` submits.
+``python -m tests.benchmarks.peers.oban_app work`` is a worker, ``… enqueue 1000`` submits, and
+``… produce 50 500 100`` submits 50 a second, 500 of them, of which the first 100 are a warm-up.
 """
 
 import asyncio
 import os
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,7 +17,11 @@ from oban import Oban, worker
 from oban.schema import install
 from psycopg.types.json import set_json_dumps, set_json_loads
 
+from tests.benchmarks.peers.stamps import Stamps, paced
+
 BATCH = 1_000
+
+stamps = Stamps(Path(os.environ["PEER_FOLDER"]))
 
 
 class Noop:
@@ -24,7 +31,18 @@ class Noop:
         """Do nothing."""
 
 
+class Timed:
+    """The job that notes how long it waited."""
+
+    async def process(self, job: Any) -> None:
+        """Note it."""
+        now = time.time()
+        if sent := job.args["sent"]:
+            stamps.note(now - sent)
+
+
 NoopWorker = worker(queue="default")(Noop)
+TimedWorker = worker(queue="default")(Timed)
 
 
 async def work() -> None:
@@ -44,7 +62,18 @@ async def enqueue(count: int) -> None:
     await pool.close()
 
 
-if __name__ == "__main__":  # the job's name is "__main__.Noop" for who submits and for who works
+async def produce(*numbers: int) -> None:
+    """Submit one after the other, at a rate."""
+    pool = await Oban.create_pool(os.environ["PEER_DATABASE_URL"])
+    oban = Oban(pool=pool)
+    for sent in paced(*numbers):  # nothing else is to run here meanwhile, so it may wait as it does
+        await oban.enqueue(TimedWorker.new({"sent": sent}))
+    await pool.close()
+
+
+VERBS = {"work": work, "enqueue": enqueue, "produce": produce}
+
+if __name__ == "__main__":  # the jobs' names begin with "__main__." for who submits and for who works
     set_json_dumps(orjson.dumps)
     set_json_loads(orjson.loads)
-    uvloop.run(work() if sys.argv[1] == "work" else enqueue(int(sys.argv[2])))
+    uvloop.run(VERBS[sys.argv[1]](*map(int, sys.argv[2:])))

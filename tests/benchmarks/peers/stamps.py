@@ -4,25 +4,32 @@ import os
 import threading
 import time
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 
 FLUSH_SECONDS = 0.1
 
 
 class Stamps:
-    """Numbers that threads note; ``read_all`` finds them in the folder of all processes."""
+    """Numbers that the threads of a process note; ``read_all`` finds them in the folder of all processes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._noted: list[float] = []
-        self.note = self._noted.append
-        self._started = False
+        self._lock = threading.Lock()
+        self._is_written = False
 
-    def start(self) -> None:
-        """Begin to write what is noted, in this process."""
-        if not self._started:
-            self._started = True
-            threading.Thread(target=self._write, daemon=True).start()
+    def note(self, number: float) -> None:
+        """Note a number."""
+        self._noted.append(number)
+        if not self._is_written:  # asked here, because processes are forked after their modules are imported
+            self._begin()
+
+    def _begin(self) -> None:
+        with self._lock:
+            if not self._is_written:
+                self._is_written = True
+                threading.Thread(target=self._write, daemon=True).start()
 
     def _write(self) -> None:
         written = 0
@@ -41,3 +48,11 @@ def read_all(folder: Path) -> list[float]:
         data = file.read_bytes()
         found.frombytes(data[: len(data) // found.itemsize * found.itemsize])
     return found.tolist()
+
+
+def paced(rate: int, count: int, warm_up: int) -> Iterator[float]:
+    """So many times at this rate: each one when it has come, and 0 while it warms up, which is not noted."""
+    began = time.monotonic()
+    for number in range(count):
+        time.sleep(max(0.0, began + number / rate - time.monotonic()))
+        yield time.time() if number >= warm_up else 0.0

@@ -1,11 +1,11 @@
-"""One measurement of a peer: its tasks are submitted, its workers started, and their completions read."""
+"""One measurement of a peer: a database of its own, tasks that are submitted, workers that are started."""
 
 import os
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,7 +23,94 @@ POLL_SECONDS = 0.25  # a look at the record counts its rows, so it is not to be 
 
 
 class PeerFailed(Exception):
-    """A peer did not complete its tasks; the message has the end of its log."""
+    """A peer did not do its work; the message has the end of its log."""
+
+
+class Trial:
+    """What a measurement plays with."""
+
+    def __init__(self, peer: Peer, python: Path, folder: Path, database_url: str, broker_url: str) -> None:
+        self.peer = peer
+        self.folder = folder
+        self.database_url = database_url
+        self._python = python
+        self._environ = {
+            **os.environ,
+            **peer.settings,
+            "PYTHONPATH": str(REPOSITORY),
+            "PEER_DATABASE_URL": database_url,
+            "PEER_BROKER_URL": broker_url,
+            "PEER_FOLDER": str(folder),
+        }
+
+    def ask(self, *words: str) -> None:
+        """Run the peer's app with these words until it ends.
+
+        Raises:
+          PeerFailed: it failed, or did not end in time.
+        """
+        command = [str(self._python), "-m", self.peer.app, *words]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=self._environ,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise PeerFailed(f"{self.peer.name}: {words} did not end within {SECONDS} s") from None
+        if done.returncode:
+            raise PeerFailed(f"{self.peer.name}: {words} failed:\n{done.stderr[-2_000:]}")
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Its workers run, each one with what it starts in a process group of its own."""
+        running: list[subprocess.Popen[bytes]] = []
+        try:
+            with (self.folder / "log").open("wb") as log:
+                for words in self.peer.workers:
+                    running.append(
+                        subprocess.Popen(
+                            [str(self._python), *words],
+                            cwd=self.folder,
+                            env=self._environ,
+                            stdin=subprocess.DEVNULL,
+                            stdout=log,
+                            stderr=subprocess.STDOUT,
+                            start_new_session=True,
+                        )
+                    )
+            yield
+        finally:
+            for process in running:
+                _end(process)
+
+    def wait(self, count: Callable[[], int], wanted: int) -> None:
+        """Wait until so many are counted.
+
+        Raises:
+          PeerFailed: they are not within the time.
+        """
+        until = time.monotonic() + SECONDS
+        while (done := count()) < wanted:
+            if time.monotonic() > until:
+                log = (self.folder / "log").read_text(errors="replace")[-2_000:]
+                raise PeerFailed(f"{self.peer.name} did {done} of {wanted} tasks in {SECONDS} s:\n{log}")
+            time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def trial(peer: Peer, python: Path, postgres_url: str, broker_url: str) -> Iterator[Trial]:
+    """A trial on a database of its own, with no queue of the peer before and after it."""
+    _delete_queues(peer, broker_url)
+    try:
+        with tempfile.TemporaryDirectory() as folder, fresh_database(postgres_url) as database_url:
+            yield Trial(peer, python, Path(folder), database_url, broker_url)
+    finally:
+        _delete_queues(peer, broker_url)
 
 
 def completions(peer: Peer, python: Path, postgres_url: str, broker_url: str) -> list[float]:
@@ -32,50 +119,29 @@ def completions(peer: Peer, python: Path, postgres_url: str, broker_url: str) ->
     Raises:
       PeerFailed: it did not complete them in time.
     """
-    with (
-        tempfile.TemporaryDirectory() as name,
-        fresh_database(postgres_url) as database_url,
-        _no_queues_left(peer, broker_url),
-    ):
-        folder = Path(name)
-        environ = {
-            **os.environ,
-            **peer.settings,
-            "PYTHONPATH": str(REPOSITORY),
-            "PEER_DATABASE_URL": database_url,
-            "PEER_BROKER_URL": broker_url,
-            "PEER_FOLDER": name,
-        }
-        submit = [str(python), "-m", peer.app, "enqueue", str(peer.tasks)]
-        subprocess.run(submit, cwd=folder, env=environ, check=True, timeout=SECONDS)
-        settle(database_url)
-        with _at_work(peer, python, folder, environ):
-            _wait(peer, database_url, folder)
-        return _times(peer, database_url, folder)
+    with trial(peer, python, postgres_url, broker_url) as made:
+        made.ask("enqueue", str(peer.tasks))
+        settle(made.database_url)
+        with made.at_work():
+            made.wait(lambda: _count(made), peer.tasks)
+        return _times(made)
 
 
-@contextmanager
-def _at_work(peer: Peer, python: Path, folder: Path, environ: dict[str, str]) -> Iterator[None]:
-    """Its workers, each one with what it starts in a process group of its own."""
-    running: list[subprocess.Popen[bytes]] = []
-    try:
-        with (folder / "log").open("wb") as log:
-            for words in peer.workers:
-                running.append(
-                    subprocess.Popen(
-                        [str(python), *words],
-                        cwd=folder,
-                        env=environ,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                )
-        yield
-    finally:
-        for process in running:
-            _end(process)
+def _count(made: Trial) -> int:
+    if made.peer.completed is None:
+        return len(read_all(made.folder))
+    with psycopg.connect(made.database_url) as connection:
+        row = connection.execute(f"SELECT count(*) FROM ({made.peer.completed}) AS completed").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _times(made: Trial) -> list[float]:
+    if made.peer.completed is None:
+        return read_all(made.folder)
+    sql = f"SELECT extract(epoch FROM at)::float8 FROM ({made.peer.completed}) AS completed"
+    with psycopg.connect(made.database_url) as connection:
+        return [float(at) for (at,) in connection.execute(sql).fetchall()]
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -88,44 +154,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _wait(peer: Peer, database_url: str, folder: Path) -> None:
-    """Wait until all tasks are completed."""
-    until = time.monotonic() + SECONDS
-    while (done := _count(peer, database_url, folder)) < peer.tasks:
-        if time.monotonic() > until:
-            log = (folder / "log").read_text(errors="replace")[-2_000:]
-            raise PeerFailed(f"{peer.name} completed {done} of {peer.tasks} tasks in {SECONDS} s:\n{log}")
-        time.sleep(POLL_SECONDS)
-
-
-def _count(peer: Peer, database_url: str, folder: Path) -> int:
-    if peer.completed is None:
-        return len(read_all(folder))
-    with psycopg.connect(database_url) as connection:
-        row = connection.execute(f"SELECT count(*) FROM ({peer.completed}) AS completed").fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def _times(peer: Peer, database_url: str, folder: Path) -> list[float]:
-    if peer.completed is None:
-        return read_all(folder)
-    sql = f"SELECT extract(epoch FROM at)::float8 FROM ({peer.completed}) AS completed"
-    with psycopg.connect(database_url) as connection:
-        return [float(at) for (at,) in connection.execute(sql).fetchall()]
-
-
-@contextmanager
-def _no_queues_left(peer: Peer, broker_url: str) -> Iterator[None]:
-    """The peer's queues are empty at the beginning and gone at the end."""
-    _delete(peer, broker_url)
-    try:
-        yield
-    finally:
-        _delete(peer, broker_url)
-
-
-def _delete(peer: Peer, broker_url: str) -> None:
+def _delete_queues(peer: Peer, broker_url: str) -> None:
     with channel_to(broker_url) as channel:
         for queue in peer.queues:
             channel.queue_delete(queue)
