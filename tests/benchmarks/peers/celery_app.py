@@ -14,7 +14,7 @@ app = Celery("peer", broker=os.environ["PEER_BROKER_URL"])
 app.conf.update(
     result_backend="db+" + os.environ["PEER_DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://"),
     task_default_queue=QUEUE,
-    worker_prefetch_multiplier=int(os.environ.get("PEER_PREFETCH", "4")),
+    worker_prefetch_multiplier=int(os.environ["PEER_PREFETCH"]),
     worker_enable_remote_control=False,
     broker_connection_retry_on_startup=True,
 )

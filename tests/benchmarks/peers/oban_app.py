@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,11 @@ async def produce(*numbers: int) -> None:
     await pool.close()
 
 
-VERBS = {"work": work, "enqueue": enqueue, "produce": produce}
+VERBS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    "work": work,
+    "enqueue": enqueue,
+    "produce": produce,
+}
 
 if __name__ == "__main__":  # the jobs' names begin with "__main__." for who submits and for who works
     set_json_dumps(orjson.dumps)

@@ -9,7 +9,7 @@ import sys
 
 from procrastinate import App, PsycopgConnector
 
-CONCURRENCY = int(os.environ.get("PEER_CONCURRENCY", "8"))
+CONCURRENCY = int(os.environ["PEER_CONCURRENCY"])
 
 connector = PsycopgConnector(conninfo=os.environ["PEER_DATABASE_URL"], min_size=1, max_size=CONCURRENCY + 2)
 app = App(connector=connector)

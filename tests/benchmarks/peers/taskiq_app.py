@@ -17,7 +17,7 @@ BATCH = 500
 
 broker = AioPikaBroker(
     os.environ["PEER_BROKER_URL"],
-    qos=int(os.environ.get("PEER_PREFETCH", "10")),
+    qos=int(os.environ["PEER_PREFETCH"]),
     exchange=Exchange(name=QUEUE),
     task_queues=[Queue(name=QUEUE, type=QueueType.CLASSIC)],
     dead_letter_queue=Queue(name=f"{QUEUE}.dead", type=QueueType.CLASSIC),

@@ -71,10 +71,10 @@ class Trial:
         running: list[subprocess.Popen[bytes]] = []
         try:
             with (self.folder / "log").open("wb") as log:
-                for words in self.peer.workers:
+                for command in self.peer.workers:
                     running.append(
                         subprocess.Popen(
-                            [str(self._python), *words],
+                            [str(self._python), *command.split()],
                             cwd=self.folder,
                             env=self._environ,
                             stdin=subprocess.DEVNULL,
