@@ -52,7 +52,10 @@ def draw(record: Mapping[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-_LEGEND = "Hollow bars record nothing, full ones each task in Postgres. Median, least and most of the rounds."
+_LEGEND = (
+    "Hollow bars record nothing, full ones each task in Postgres. Median, least and most of the rounds. "
+    "Dashed: bare dramatiq."
+)
 
 
 def _row(one: Mapping[str, Any], top: float, scale: float) -> list[str]:
@@ -64,7 +67,7 @@ def _row(one: Mapping[str, Any], top: float, scale: float) -> list[str]:
         else ("unrecorded" if one["records"] == "nothing" else "recorded")
     )
     low, high = LABELS + one["low"] * scale, LABELS + one["high"] * scale
-    ratio = f" · {one['ratio']:.1f}×" if one["ratio"] else ""
+    ratio = f" · {one['ratio']:.{1 if one['ratio'] >= 0.95 else 2}f}×" if one["ratio"] else ""
     return [
         _text(LABELS - 10, middle + 4.5, one["name"], "", "end"),
         f'<rect class="{kind}" x="{LABELS}" y="{middle - BAR / 2:g}" width="{one["median"] * scale:.1f}" '

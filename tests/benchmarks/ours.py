@@ -32,7 +32,9 @@ def completions(postgres_url: str, broker_url: str | None, tasks: int = TASKS) -
         board.start_clock()
         board.start_workers(PROCESSES, threads=THREADS)
         _wait(board)
-        return [float(at) for (at,) in board.rows(_TIMES)]
+        times = [float(at) for (at,) in board.rows(_TIMES)]
+    assert len(times) == tasks, "a task was lost"
+    return times
 
 
 def _wait(board: Installation) -> None:

@@ -31,7 +31,7 @@ from tests.benchmarks.rates import Spread, rate
 from tests.support.processes import channel_to
 from tests.support.servers import postgres_server, rabbitmq_server
 
-MEASURE = "dramatiq"  # the others are compared with it
+BARE = "dramatiq"  # the others are compared with it
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _ours(postgres_url: str, broker_url: str) -> Iterator[Contestant]:
         yield Contestant(
             name,
             ours.TASKS,
-            "everything",
+            "the task, its moves and attempts",
             ours.CONFIGURATION,
             {},
             partial(ours.completions, postgres_url, broker_url if has_broker else None),
@@ -135,7 +135,7 @@ def _outcome(
         ]
         for one in ordered
     ]
-    notes = [f"- {one['name']}: {one['configuration']}. {_listed(one['versions'])}" for one in ordered]
+    notes = [f"- {one['name']}: {one['configuration']}{_listed(one['versions'])}" for one in ordered]
     report = "\n".join([table(header, rows), "", *notes])
     return Outcome(
         report, {"contestants": ordered}, {f"server {key}": value for key, value in servers.items()}
@@ -144,7 +144,7 @@ def _outcome(
 
 def _figures(one: Contestant, rates: Mapping[str, list[float]]) -> dict[str, Any]:
     spread = Spread.of(rates[one.name])
-    base = Spread.of(rates[MEASURE]).median if MEASURE in rates else None
+    base = Spread.of(rates[BARE]).median if BARE in rates else None
     return {
         "name": one.name,
         "tasks": one.tasks,
@@ -160,4 +160,4 @@ def _figures(one: Contestant, rates: Mapping[str, list[float]]) -> dict[str, Any
 
 
 def _listed(found: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in found.items())
+    return "".join(f"; {name} {version}" for name, version in found.items())
