@@ -1,5 +1,6 @@
 """What benchmarks make of times: rates, spreads, and whose turn it is."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_every_peer_is_pinned_and_says_how_it_is_configured() -> None:
 
 def test_a_pinned_list_tells_the_versions() -> None:
     assert environments.versions("one==1.2\n\ntwo == 3.4.5  # because\n") == {"one": "1.2", "two": "3.4.5"}
+
+
+def test_a_peer_that_needs_a_newer_python_than_any_here_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "_candidates", lambda: [sys.executable])
+
+    with pytest.raises(environments.NotToBeHad, match=r"oban needs Python 99\.0 or newer"):
+        environments.environment("oban", (99, 0), tmp_path)
 
 
 def test_times_noted_in_memory_are_found_in_the_folder(tmp_path: Path) -> None:
