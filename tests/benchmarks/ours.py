@@ -20,7 +20,7 @@ _UNFINISHED = "SELECT EXISTS (SELECT FROM task_state WHERE status <> 'completed'
 _TIMES = "SELECT extract(epoch FROM finished_at)::float8 FROM task_state"
 
 
-def completions(postgres_url: str, broker_url: str | None, tasks: int = TASKS) -> list[float]:
+def completions(postgres_url: str, broker_url: str | None, tasks: int) -> list[float]:
     """Let the workers work on so many tasks; when each of them was completed, in seconds."""
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -5,7 +5,8 @@ fifth of the completions is the warm-up, and the clock runs from its end to the 
 in what each queue records itself. Bare dramatiq records nothing, so its actors note the time in memory. The
 contestants take turns, so that whatever slows the machine slows all of them.
 
-``PEERS=none`` measures ours alone, ``PEERS="oban dramatiq"`` some of the others; ``ROUNDS`` is 3.
+``PEERS=none`` measures ours alone, ``PEERS="oban dramatiq"`` some of the others; ``ROUNDS`` is 3, and
+``TASKS``, how many tasks ours work on, 50,000.
 """
 
 import os
@@ -90,14 +91,15 @@ def rabbitmq_version(url: str) -> str:
 
 
 def _ours(postgres_url: str, broker_url: str) -> Iterator[Contestant]:
+    tasks = int(os.environ.get("TASKS", ours.TASKS))
     for name, has_broker in ours.FORMS.items():
         yield Contestant(
             name,
-            ours.TASKS,
+            tasks,
             "the task, its moves and attempts",
             ours.CONFIGURATION,
             {},
-            partial(ours.completions, postgres_url, broker_url if has_broker else None),
+            partial(ours.completions, postgres_url, broker_url if has_broker else None, tasks),
         )
 
 
