@@ -24,6 +24,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "progress": "tests.benchmarks.progress",
     "search": "tests.benchmarks.search",
     "conversion": "tests.benchmarks.conversion",
+    "create": "tests.benchmarks.create",
     "fairness": "tests.benchmarks.fairness",
     "ingestion": "tests.benchmarks.ingestion",
     "hostile": "tests.benchmarks.hostile",
