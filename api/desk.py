@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from api.draining import Draining
 from api.feed import LiveFeed
+from api.outcomes import Outcomes
 from api.traffic import Requests
 from pipelines.bootstrap import Kit
 from tasks.errors import Unavailable
@@ -32,6 +33,7 @@ class Desk:
         self._embedding_threads = ThreadPoolExecutor(kit.settings.db_pool, "callboard-embed")
         self.feed = LiveFeed(kit, self.draining, self.ask)
         self.requests = Requests()
+        self._outcomes = Outcomes()
         #: How many WebSockets are open.
         self.sockets = 0
 
@@ -81,14 +83,18 @@ class Desk:
         Raises:
           Unavailable: it was not committed in time; if it had been begun, it may still be.
         """
+        answer = self._outcomes.of(verb)
+        seconds = ANSWER_SECONDS + rows / ROWS_A_SECOND
+        timer = asyncio.get_running_loop().call_later(seconds, _give_up, answer)
         try:
-            seconds = ANSWER_SECONDS + rows / ROWS_A_SECOND
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(verb)), seconds)
+            return await answer
         except TimeoutError:
             outcome = "nothing was stored" if verb.cancel() else "whether this was stored is not known yet"
             raise Unavailable(
                 f"Postgres does not answer, {outcome}: try again in a moment, with the same Idempotency-Key."
             ) from None
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Let the threads finish what they do."""
@@ -102,3 +108,8 @@ class Desk:
         except RuntimeError:
             raise Unavailable("This process is about to stop: ask another one.") from None
         return await answer
+
+
+def _give_up(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
