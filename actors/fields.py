@@ -45,6 +45,8 @@ def read(
       InvalidField: fields are unknown, missing, given twice or do not fit.
     """
     known = _fields(schema)
+    if not from_text and (whole := _at_once(schema, known, given)) is not None:
+        return whole
     errors: list[tuple[str, str]] = []
     values: dict[str, Any] = {}
     seen: dict[str, str] = {}
@@ -67,6 +69,18 @@ def read(
     if errors:
         raise InvalidField(errors)
     return schema(**values)
+
+
+def _at_once(
+    schema: type[S], known: Mapping[str, msgspec.structs.FieldInfo], given: Mapping[str, Any]
+) -> S | None:
+    """What is right as it stands, in one step; None: every field is to be looked at."""
+    if not known.keys() >= given.keys() or None in given.values():
+        return None
+    try:
+        return msgspec.convert(given, schema)
+    except msgspec.ValidationError:
+        return None
 
 
 def _convert(

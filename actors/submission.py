@@ -246,5 +246,5 @@ def _refuse_circles(tasks: Sequence[NewTask]) -> None:
         raise InvalidField.of("depends_on", f"the tasks wait for each other: {', '.join(map(str, needs))}")
 
 
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
+def _first(asked: Any, policy: Any, default: Any) -> Any:
+    return asked if asked is not None else policy if policy is not None else default

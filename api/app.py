@@ -10,7 +10,7 @@ from falcon.asgi import App, Request, Response
 from api.bodies import Body, Message, Receive
 from api.desk import Desk
 from api.draining import Draining
-from api.middleware import NamelessPaths, RequestIds
+from api.middleware import Entrance
 from api.problems import answer_errors
 from api.resources.dashboard import ADDRESSES, DramatiqDashboard
 from api.routes import routes
@@ -25,7 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 def create_app(desk: Desk) -> App[Request, Response]:
     """The API on a desk; nothing is opened or closed."""
-    app: App[Request, Response] = App(middleware=[desk.requests, RequestIds(), NamelessPaths()])
+    app: App[Request, Response] = App(middleware=[desk.requests, Entrance()])
     app.req_options.strip_url_path_trailing_slash = True
     app.req_options.media_handlers[MEDIA_MULTIPART] = form_handler()
     answer_errors(app)
@@ -54,7 +54,7 @@ class Service:
             await self._live(receive, send)
             return
         assert self._app is not None, "requests come after lifespan.startup"
-        with self.draining.request():
+        with self.draining:
             if scope["type"] == "http":
                 body = Body(scope, receive)
                 await self._app(dict(scope), body, self._last_words(send))
@@ -87,9 +87,9 @@ class Service:
     def _last_words(self, send: Send) -> Send:
         """While draining every answer says that its connection ends, so that clients use another one."""
 
-        async def send_and_close(message: Message) -> None:
+        def send_and_close(message: Message) -> Awaitable[None]:
             if self.draining.has_begun and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
+            return send(message)
 
         return send_and_close

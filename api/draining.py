@@ -1,14 +1,13 @@
 """Draining: the time between being told to stop and stopping."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Draining:
     """Whether the process is about to stop, and how many requests are still being answered.
 
-    Used in one event loop. Streams watch `wait` and end themselves.
+    Used in one event loop, and entered (``with``) once for each request. Streams watch `wait` and end
+    themselves.
     """
 
     def __init__(self) -> None:
@@ -30,17 +29,16 @@ class Draining:
         """Wait until the process is told to stop."""
         await self._begun.wait()
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request while it is answered."""
+    def __enter__(self) -> None:
+        """Count a request from here on: it is being answered."""
         self._in_flight += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
+
+    def __exit__(self, *_: object) -> None:
+        """A request is answered."""
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
 
     async def finished(self, seconds: float) -> bool:
         """Wait for the requests in flight, for so long at most; whether all of them were answered."""

@@ -11,19 +11,15 @@ HEADER = "X-Request-ID"
 SANE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 
-class RequestIds:
-    """Every answer carries an id, the caller's own if it is sane: questions find their line in the log."""
+class Entrance:
+    """Gives every answer an id, the caller's own if it is sane: questions find their line in the log.
+
+    And Postgres keeps no NUL character, so an address with one can name nothing.
+    """
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        """Give the request its id."""
+        """Give the request its id, and answer 404 to such an address."""
         resp.set_header(HEADER, request_id(req))
-
-
-class NamelessPaths:
-    """Postgres keeps no NUL character, so an address with one can name nothing."""
-
-    async def process_request(self, req: Request, resp: Response) -> None:
-        """Answer 404 to such an address."""
         if "\0" in req.path:
             raise NotFound("There is nothing at an address with a NUL character: leave %00 out.")
 
