@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from tasks.ledger.order import FLOOD, MOST_LEVEL, MOST_STEPS
+from tasks.ledger.statistics import COUNT_NEW
 from tasks.ledger.transaction import READY_CHANNEL, Transaction, as_json
 from tasks.values import Accepted, Hint, NewTask
 
@@ -33,7 +34,9 @@ WITH input AS MATERIALIZED (
     SELECT id, task_type, queue_name, priority, coalesce(payload, 'null'), max_retries, backoff, timeout,
         CASE WHEN due > now() THEN due END, user_id, project_id, kb_id, created_by, tags, parent_id,
         run_id, stage, stage_index, depends_on, on_dependency_failure, unique_key, callback_url, overrides
-    FROM input ON CONFLICT DO NOTHING RETURNING id, created_at, run_at
+    FROM input ON CONFLICT DO NOTHING
+    RETURNING id, created_at, run_at, user_id, task_type, queue_name, run_id
+), tallied AS ({COUNT_NEW}
 ), open AS MATERIALIZED (
     SELECT q.name, q.room FROM unnest(%(open)s::text[], %(rooms)s::integer[]) AS q(name, room)
     WHERE NOT EXISTS (SELECT FROM task_state older
@@ -68,7 +71,7 @@ WITH input AS MATERIALIZED (
         CASE WHEN leaving.wire IS NOT NULL THEN %(stamp)s::bigint END,
         CASE WHEN leaving.wire IS NOT NULL THEN now() END,
         leaving.wire, coalesce(leaving.yields, false)
-    FROM task JOIN input USING (id) LEFT JOIN leaving USING (id)
+    FROM (SELECT id FROM task) AS new JOIN input USING (id) LEFT JOIN leaving USING (id)
     RETURNING id, status, dispatch, wire, rank
 )
 SELECT id, state.status, task.created_at, task.run_at, state.dispatch, state.wire
@@ -85,7 +88,6 @@ def insert_tasks(
     queues = {task.queue_name for task in tasks if not task.is_run}
     rows = tx.named(_INSERT, _parameters(tx, tasks, blocked, queues))
     accepted = {row[0]: Accepted(*row[:4]) for row in rows}
-    tx.created.update(accepted)
     by_id = {task.id: task for task in tasks}
     for task_id, status, _, _, dispatch, wire in rows:
         task = by_id[task_id]

@@ -57,7 +57,9 @@ CROSS JOIN LATERAL (SELECT * FROM tasks t WHERE t.id = i.id OFFSET 0) AS t
 WHERE s.status IN ('completed', 'failed', 'cancelled') GROUP BY 1, 2, 3, 4, 5, 6"""
 
 _NEW, _END, _EARLIER, _RETRIED = "'submitted'", "s.status", f"'{EARLIER}' || s.status", f"'{RETRIED}'"
-_COUNT_NEW = _COLUMNS + _SUBMITTED.format(status=_NEW, count=1, kept=1)
+#: A part of the statement that inserts tasks: it tallies the rows of ``task``.
+COUNT_NEW = f"""{_COLUMNS}
+SELECT {_ALIKE}, {_NEW}, count(*), count(*), 0, NULL::smallint[] FROM task t GROUP BY 1, 2, 3, 4, 5"""
 _COUNT_ENDED = _COLUMNS + _ENDED.format(status=_END, count=1, kept=1)
 _COUNT_RETRIED = _COLUMNS + _SUBMITTED.format(status=_RETRIED, count=1, kept=0)
 _UNCOUNT = (
@@ -127,11 +129,8 @@ DELETE FROM statistics WHERE ctid = ANY(ARRAY(
 
 
 def count(tx: Transaction) -> None:
-    """Tally what was submitted, retried and ended in a transaction, before its commit."""
+    """Tally what was retried and ended in a transaction, before its commit; what is new has been."""
     ended = tx.ended - tx.counted
-    if tx.created:
-        tx.execute(_COUNT_NEW, as_array(tx.created))
-        tx.created.clear()
     if tx.retried:
         tx.execute(_COUNT_RETRIED, as_array(tx.retried))
         tx.retried.clear()

@@ -72,9 +72,8 @@ class Transaction:
         self.ended: set[UUID] = set()
         #: Whether there are new dead letters here that have no fingerprint yet.
         self.has_unmarked = False
-        #: Those of them that are in the statistics already, and new tasks that are not yet.
+        #: Those of them that are in the statistics already.
         self.counted: set[UUID] = set()
-        self.created: set[UUID] = set()
         #: Tasks whose attempt ended badly here and is followed by another one, not yet in the statistics.
         self.retried: set[UUID] = set()
         #: The keys of tasks that gave a place back here: others may be parked for it.
