@@ -1,6 +1,6 @@
 """The insert that all verbs share which bring new tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,7 @@ WITH input AS MATERIALIZED (
         stage_index integer, depends_on uuid[], on_dependency_failure text, is_run boolean, unique_key text,
         callback_url text, overrides jsonb, concurrency integer, concurrency_key text),
     LATERAL (SELECT coalesce(r.run_at, now() + make_interval(secs => r.delay)) AS due) AS when_due
+    WHERE NOT EXISTS (SELECT FROM queues WHERE name = ANY(%(unlimited)s) AND max_size IS NOT NULL)
 ), task AS (
     INSERT INTO tasks (id, task_type, queue_name, priority, payload, max_retries, backoff, timeout, run_at,
         user_id, project_id, kb_id, created_by, tags, parent_id, run_id, stage, stage_index, depends_on,
@@ -80,13 +81,20 @@ FROM state JOIN task USING (id) ORDER BY state.wire DESC, state.rank, id
 
 
 def insert_tasks(
-    tx: Transaction, tasks: Sequence[NewTask], blocked: Sequence[UUID] = ()
+    tx: Transaction,
+    tasks: Sequence[NewTask],
+    blocked: Sequence[UUID] = (),
+    *,
+    unlimited: Collection[str] = (),
 ) -> dict[UUID, Accepted]:
-    """Insert tasks with their state; those that are there already (a repeated commit) stay."""
+    """Insert tasks with their state; those that are there already (a repeated commit) stay.
+
+    Nothing is inserted unless the queues ``unlimited`` are: none of them has a max_size.
+    """
     if not tasks:
         return {}
     queues = {task.queue_name for task in tasks if not task.is_run}
-    rows = tx.named(_INSERT, _parameters(tx, tasks, blocked, queues))
+    rows = tx.named(_INSERT, {**_parameters(tx, tasks, blocked, queues), "unlimited": list(unlimited)})
     accepted = {row[0]: Accepted(*row[:4]) for row in rows}
     by_id = {task.id: task for task in tasks}
     for task_id, status, _, _, dispatch, wire in rows:

@@ -29,12 +29,19 @@ FROM queues q WHERE q.name = ANY(%s) AND q.max_size IS NOT NULL"""
 _RECORDED = "SELECT id FROM tasks WHERE id = ANY(%s)"
 
 
-class Rooms:
+class NoLimits:
+    """No queue has a limit: there is room for everything."""
+
+    def objection(self, tasks: Sequence[NewTask]) -> object | None:
+        """There is none."""
+        return None
+
+
+class Rooms(NoLimits):
     """How much room the limited queues of a transaction's submissions have left, locked against others."""
 
-    def __init__(self, tx: Transaction, tasks: Iterable[NewTask]) -> None:
-        entering = [task for task in tasks if task.run_id is None]
-        names = sorted({task.queue_name for task in entering})
+    def __init__(self, tx: Transaction, tasks: Sequence[NewTask]) -> None:
+        names = sorted(entered(tasks))
         self._limited = {row[0] for row in tx.rows(_LIMITED, names)} if names else set()
         self._left: dict[str, int] = {}
         self._recorded: set[UUID] = set()
@@ -43,7 +50,7 @@ class Rooms:
             held = [name for name in self._limited if lock_of(name) in locked]
             self._left = dict(tx.rows(_LEFT, held))
             # After a commit of unknown outcome they are there, and are counted, already.
-            ids = [task.id for task in entering if task.queue_name in self._limited]
+            ids = [task.id for task in tasks if task.run_id is None and task.queue_name in self._limited]
             self._recorded = {row[0] for row in tx.rows(_RECORDED, ids)}
 
     def objection(self, tasks: Sequence[NewTask]) -> object | None:
@@ -66,6 +73,11 @@ class Rooms:
         for name, count in needed.items():
             self._left[name] -= count
         return None
+
+
+def entered(tasks: Iterable[NewTask]) -> set[str]:
+    """The queues in which tasks take room."""
+    return {task.queue_name for task in tasks if task.run_id is None}
 
 
 def lock_of(queue: str) -> str:

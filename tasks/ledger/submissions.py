@@ -1,6 +1,6 @@
 """The verb submit: record what callers ask for, each submission whole or not at all."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -9,7 +9,7 @@ import msgspec
 from tasks.ledger import idempotency
 from tasks.ledger.dependencies import Needs, link, lock_needs
 from tasks.ledger.inserts import insert_tasks
-from tasks.ledger.room import Rooms
+from tasks.ledger.room import NoLimits, Rooms, entered
 from tasks.ledger.transaction import Transaction
 from tasks.ledger.uniqueness import Holders
 from tasks.values import Accepted, NewTask, Once
@@ -42,15 +42,11 @@ def submit(tx: Transaction, items: Sequence[Submit]) -> list[object]:
     holders = Holders(tx, (task for item in items for task in item.tasks))
     plans = [_plan(item, holders) for item in items]
     new = [task for plan in plans if isinstance(plan, _Plan) for task in plan.new]
-    needs, rooms = lock_needs(tx, new), Rooms(tx, new)
-    answers = [_answer(tx, plan, needs, rooms) if isinstance(plan, _Plan) else plan for plan in plans]
-    first = [
-        task
-        for plan, ids in zip(plans, answers, strict=True)
-        if isinstance(plan, _Plan) and ids is plan.answer
-        for task in plan.new
-    ]
-    accepted = _record(tx, first, needs)
+    needs = lock_needs(tx, new)
+    # Hardly any queue is limited: the insert itself looks whether one of these is, and then does nothing.
+    answers, accepted = _record(tx, plans, needs, NoLimits(), entered(new))
+    if not accepted:
+        answers, accepted = _record(tx, plans, needs, Rooms(tx, new))
     known = {one for ids in answers if isinstance(ids, list) for one in ids}
     repeated = known - set(accepted)
     if repeated:
@@ -81,7 +77,7 @@ def _with_needs(task: NewTask, replaced: dict[UUID, UUID]) -> NewTask:
     return msgspec.structs.replace(task, depends_on=needs)
 
 
-def _answer(tx: Transaction, plan: _Plan, needs: Needs, rooms: Rooms) -> list[UUID] | object:
+def _answer(tx: Transaction, plan: _Plan, needs: Needs, rooms: NoLimits) -> list[UUID] | object:
     """What a submission is answered with: its own answer (that itself) if it is to be recorded.
 
     Else the tasks of the first one with its idempotency key, or why it is not recorded now.
@@ -100,10 +96,27 @@ def _answer(tx: Transaction, plan: _Plan, needs: Needs, rooms: Rooms) -> list[UU
     return objection
 
 
-def _record(tx: Transaction, tasks: Sequence[NewTask], needs: Needs) -> dict[UUID, Accepted]:
+def _record(
+    tx: Transaction,
+    plans: Sequence[_Plan | object],
+    needs: Needs,
+    rooms: NoLimits,
+    unlimited: Collection[str] = (),
+) -> tuple[list[object], dict[UUID, Accepted]]:
+    """What each plan is answered with, and the tasks that are new now.
+
+    None are if ``unlimited`` names a queue that has a limit; to record the same plans again is safe.
+    """
+    answers = [_answer(tx, plan, needs, rooms) if isinstance(plan, _Plan) else plan for plan in plans]
+    tasks = [
+        task
+        for plan, ids in zip(plans, answers, strict=True)
+        if isinstance(plan, _Plan) and ids is plan.answer
+        for task in plan.new
+    ]
     blocked = [task.id for task in tasks if not needs.are_met(task)]
-    accepted = insert_tasks(tx, tasks, blocked)
+    accepted = insert_tasks(tx, tasks, blocked, unlimited=unlimited)
     new = [task for task in tasks if task.id in accepted]
     hopeless = [task.id for task in new if needs.cannot_be_met(task)]
     link(tx, new, set(blocked), hopeless)
-    return accepted
+    return answers, accepted
