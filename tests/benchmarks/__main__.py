@@ -21,6 +21,7 @@ from tests.benchmarks.machine import machine, versions
 from tests.benchmarks.outcome import Outcome
 
 BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
+    "mixed": "tests.benchmarks.mixed",
     "progress": "tests.benchmarks.progress",
     "search": "tests.benchmarks.search",
     "conversion": "tests.benchmarks.conversion",

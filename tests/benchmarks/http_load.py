@@ -1,5 +1,6 @@
 """A load on an HTTP server that costs little itself: raw connections, each with one request at a time."""
 
+import math
 import select
 import socket
 import time
@@ -81,8 +82,10 @@ def post(url: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def drive(url: str, body: bytes, *, connections: int, seconds: float) -> Load:
-    """Send a POST over and over on so many connections for so long, and wait for the last answers.
+def drive(
+    url: str, body: bytes, *, connections: int, seconds: float = math.inf, requests: float = math.inf
+) -> Load:
+    """Send a POST over and over on so many connections, for so long or so often, until all are answered.
 
     Raises:
       UnexpectedAnswer: one was not 202.
@@ -100,7 +103,7 @@ def drive(url: str, body: bytes, *, connections: int, seconds: float) -> Load:
     took: list[float] = []
     for one in open_:
         one.ask(request)
-    waiting = len(open_)
+    waiting = asked = len(open_)
     while waiting:
         ready = poll.poll(PATIENCE_SECONDS)
         if not ready:
@@ -111,7 +114,8 @@ def drive(url: str, body: bytes, *, connections: int, seconds: float) -> Load:
                 continue
             now = time.perf_counter()
             took.append(now - one.began)
-            if now < until:
+            if now < until and asked < requests:
+                asked += 1
                 one.ask(request)
             else:
                 waiting -= 1

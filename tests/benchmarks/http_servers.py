@@ -34,11 +34,11 @@ class Place:
         self.broker_url = broker_url
         self.folder = folder
         self.queue = f"bench-{uuid4().hex[:12]}"
+        self._reader = psycopg.connect(database_url, autocommit=True)
 
     def count(self, sql: str, *values: object) -> int:
         """The one number that a query gives."""
-        with psycopg.connect(self.database_url, autocommit=True) as connection:
-            row = connection.execute(sql, values).fetchone()
+        row = self._reader.execute(sql, values).fetchone()
         return 0 if row is None else int(row[0])
 
     def message_count(self, queue: str) -> int:
@@ -51,8 +51,7 @@ class Place:
 
     def versions(self) -> dict[str, str]:
         """The versions of the servers, and of what serves HTTP."""
-        with psycopg.connect(self.database_url) as database:
-            postgres = database.info.server_version
+        postgres = self._reader.info.server_version
         connection = pika.BlockingConnection(pika.URLParameters(self.broker_url))
         properties = connection._impl.server_properties
         connection.close()
@@ -60,6 +59,11 @@ class Place:
             "postgres": f"{postgres // 10_000}.{postgres % 10_000}",
             "rabbitmq": str(properties["version"]),
         } | {name: version(name) for name in ("gunicorn", "falcon", "pika")}
+
+    def close(self) -> None:
+        """Leave nothing but the database."""
+        self.forget(self.queue)
+        self._reader.close()
 
     def forget(self, queue: str) -> None:
         """Delete a queue and that of its dead letters."""
@@ -79,7 +83,7 @@ def place(folder: Path) -> Iterator[Place]:
         try:
             yield made
         finally:
-            made.forget(made.queue)
+            made.close()
 
 
 @contextmanager
