@@ -63,6 +63,14 @@ class Board:
         assert found is not None
         return found
 
+    def tallied(self) -> int:
+        """How many submitted tasks the statistics know that are not folded yet."""
+        row = self.sql.execute(
+            "SELECT coalesce(sum(count), 0) FROM tallies WHERE status = 'submitted'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def count(self) -> int:
         row = self.sql.execute("SELECT count(*) FROM tasks").fetchone()
         assert row is not None
@@ -127,6 +135,26 @@ def test_a_batch_fits_whole_or_not_at_all(board: Board) -> None:
 
     assert board.is_refused(a_task(), a_task(queue_name="other"), a_task(), a_task())
     assert not board.is_refused(a_task(), a_task(queue_name="other"), a_task())
+
+
+def test_of_what_is_committed_together_only_what_does_not_fit_is_refused(board: Board) -> None:
+    # When many submissions come at once, of which every other one is for a queue with room for three
+    tallied = board.tallied()
+    narrow, wide, keys = [], [], [Once("ann", "POST /tasks", str(at), "same") for at in range(30)]
+    for key in keys:
+        task = a_task()
+        narrow.append(board.ledger.submit([task], once=key, asked=[task.id]))
+        wide.append(board.ledger.submit([a_task(queue_name="other")]))
+
+    # Then three of those are recorded, and all others
+    refused = [answer for answer in narrow if isinstance(answer.exception(10), QueueFull)]
+    assert len(refused) == 27
+    assert all(len(answer.result(10)) == 1 for answer in wide)
+    assert board.count() == 33
+
+    # And each is counted once, and only the keys of what was recorded are used up
+    assert board.tallied() - tallied == 33
+    assert board.sql.execute("SELECT count(*) FROM idempotency_keys").fetchone() == (3,)
 
 
 def test_a_retry_finds_its_place_in_a_full_queue(board: Board) -> None:
