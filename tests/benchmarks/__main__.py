@@ -28,6 +28,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "create": "tests.benchmarks.create",
     "fairness": "tests.benchmarks.fairness",
     "ingestion": "tests.benchmarks.ingestion",
+    "footprint": "tests.benchmarks.footprint",
     "hostile": "tests.benchmarks.hostile",
     "latency": "tests.benchmarks.latency",
     "library": "tests.benchmarks.library",
