@@ -10,6 +10,7 @@ the worker, and on SIGTERM the worker itself
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -44,6 +45,8 @@ def serve(settings: Settings, open_kit: Callable[[Settings], Kit]) -> None:
 
     ``open_kit`` is called in the worker process.
     """
+    gc.collect()
+    gc.freeze()  # else every collection touches, and so copies, what the two processes share
     try:
         _Server(settings, partial(open_kit, settings)).run()
     except HaltServer as halt:  # it was told to stop while its worker failed to start
