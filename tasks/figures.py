@@ -16,6 +16,7 @@ from tasks.database import session
 from tasks.judge import LEASE_SECONDS
 from tasks.ledger.statistics import EARLIER
 from tasks.models import QueueRow
+from tasks.plans import is_queued
 from tasks.queues import LATELY, NEWEST, NOTHING, stats_of
 from tasks.records import QueueStats
 from tasks.states import FINAL, QUEUED, RUNNING, STATES
@@ -305,7 +306,7 @@ _LIVING = "SELECT count(*) FROM workers WHERE heartbeat_at > now() - make_interv
 
 # One statement, so that all of it is of one moment. What waits is counted in the order of its index, so that
 # no plan prefers to look at all tasks. The oldest is found at its ends: of stages and of whole tasks.
-_NOW = """
+_NOW = f"""
 SELECT 'waiting', q.name, state.status, kind.is_stage, w.count::float8
 FROM queues q
 CROSS JOIN (VALUES ('scheduled'), ('blocked'), ('queued'), ('retrying')) AS state(status)
@@ -331,7 +332,7 @@ SELECT 'runs', run_queue, NULL, is_stage, count(*) FROM task_state
 WHERE run_queue IS NOT NULL AND status IN ('scheduled', 'blocked', 'queued', 'running') GROUP BY 2, 4
 UNION ALL
 SELECT 'sent', queue, NULL, false, count(*) FROM task_state
-WHERE status = 'queued' AND dispatch IS NOT NULL GROUP BY 2
+WHERE {is_queued("task_state")} AND dispatch IS NOT NULL GROUP BY 2
 UNION ALL
 SELECT 'dead', queue_name, NULL, false, count(*) FROM dead_letters WHERE resolution IS NULL GROUP BY 2
 UNION ALL

@@ -12,8 +12,9 @@ from playhouse.pool import PooledPostgresqlDatabase
 from tasks import statistics
 from tasks.errors import InvalidField
 from tasks.models import StateRow, TaskRow
+from tasks.plans import is_unfinished
 from tasks.records import TaskFilter
-from tasks.states import CANCELLED, COMPLETED, FAILED
+from tasks.states import CANCELLED, COMPLETED, FAILED, UNFINISHED
 
 EXACT_UP_TO = 10_000
 #: A text is looked for in so many of the newest tasks that fit the other filters.
@@ -51,6 +52,8 @@ def conditions(wanted: TaskFilter) -> list[Any]:
         demands.append(TaskRow.user_id == wanted.user_id)
     if wanted.statuses:
         demands.append(StateRow.status.in_(wanted.statuses))
+        if len(wanted.statuses) > 1 and UNFINISHED.issuperset(wanted.statuses):
+            demands.append(SQL(is_unfinished("t2")))
     if wanted.tag is not None:
         demands.append(SQL("t1.tags @> %s::text[] AND t1.tags <> '{}'", ([wanted.tag],)))
     if wanted.created_after is not None:

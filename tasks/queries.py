@@ -13,6 +13,7 @@ from tasks.allowances import backlog_of, read_allowances
 from tasks.database import session
 from tasks.estimates import Estimates, completion
 from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
+from tasks.plans import is_queued, is_unfinished
 from tasks.records import Event, Page, Spent, Statistics, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import RUNNING
 from tasks.values import (
@@ -332,7 +333,7 @@ def _task(row: Any, served: Served | None, estimate: datetime | None) -> Task:
     )
 
 
-_UNSETTLED = """
+_UNSETTLED = f"""
 (SELECT r.id FROM task_state r
  WHERE r.queue IS NULL AND r.status IN ('scheduled', 'blocked', 'queued', 'running')
    AND (r.status <> 'blocked' AND NOT EXISTS (
@@ -344,7 +345,7 @@ _UNSETTLED = """
    AND r.updated_at < now() - interval '1 second' LIMIT %s)
 UNION
 (SELECT r.id FROM task_state s JOIN tasks t USING (id) JOIN task_state r ON r.id = t.run_id
- WHERE s.status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')
+ WHERE s.is_stage AND {is_unfinished()}
    AND r.status IN ('completed', 'failed', 'cancelled') LIMIT %s)"""
 
 _JOINING = """
@@ -361,11 +362,11 @@ FROM tasks r JOIN task_state s ON s.id = r.id JOIN tasks t ON t.id = r.id OR t.r
 WHERE r.task_type = %(type)s AND r.run_id IS NULL AND s.status NOT IN ('completed', 'cancelled')
 AND substring(t.payload::text FROM %(pattern)s) IS NOT NULL"""
 
-_BACKLOG = """
+_BACKLOG = f"""
 SELECT q.name, (SELECT count(*) FROM (
-    SELECT FROM task_state s WHERE s.queue = q.name AND s.status = 'queued' AND s.dispatch IS NULL
+    SELECT FROM task_state s WHERE s.queue = q.name AND {is_queued()} AND s.dispatch IS NULL
     AND NOT s.parked LIMIT 1000) AS waiting),
-    (SELECT count(*) FROM task_state s WHERE s.queue = q.name AND s.status = 'queued'
+    (SELECT count(*) FROM task_state s WHERE s.queue = q.name AND {is_queued()}
         AND s.dispatch IS NOT NULL), q.steered
 FROM queues q WHERE %s::text[] IS NULL OR q.name = ANY(%s)"""
 

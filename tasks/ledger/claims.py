@@ -15,6 +15,7 @@ from tasks.ledger.concurrency import judge, park
 from tasks.ledger.order import LOCK_ONE, READY, SPARE, Outlook, candidates_of, choose, find, look_ahead
 from tasks.ledger.snapshots import with_states
 from tasks.ledger.transaction import PLACE, SKIPPED, Transaction, as_json, left_behind, skipped
+from tasks.plans import is_queued, is_running
 from tasks.values import Claimed, Fetched, Json, Refused
 
 #: So often a fetch looks for others, if it had to park all that it found.
@@ -82,13 +83,15 @@ _RETURNED = """
 #: Where `_RETURNED` has the queue.
 _QUEUE = 6
 
+# Rows are looked up one by one: no plan must look for them among all that is queued.
 _CLAIM = f"""
 WITH wanted AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS w(task_id uuid, dispatch bigint, token bigint)
 ), locked AS (
-    SELECT s.id, w.token FROM task_state s JOIN wanted w ON s.id = w.task_id AND s.dispatch = w.dispatch
-    WHERE s.status = 'queued' AND s.concurrency_key IS NULL AND NOT {STEERED}
-    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+    SELECT one.id, w.token FROM (SELECT * FROM wanted ORDER BY task_id) AS w CROSS JOIN LATERAL (
+        SELECT s.id FROM task_state s WHERE s.id = w.task_id AND {is_queued()}
+            AND coalesce(s.dispatch, -1) = w.dispatch AND s.concurrency_key IS NULL AND NOT {STEERED}
+        FOR NO KEY UPDATE SKIP LOCKED) AS one
 )
 UPDATE task_state s SET token = locked.token, {_TAKEN.format(worker="%s")}
 FROM locked JOIN tasks t USING (id)
@@ -110,15 +113,17 @@ _FETCHED = f"""
 )
 SELECT ready.id, ready.concurrency_key, taken.* FROM ready LEFT JOIN taken USING (id)"""
 
-_RUNNABLE = f"t.task_type = ANY(%(types)s) AND NOT {_RUN_IS_OVER}"
+# A scalar look-up too: as a join it may begin with all tasks of these types.
+_RUNNABLE = f"""(SELECT t.task_type = ANY(%(types)s) AND NOT {_RUN_IS_OVER}
+    FROM tasks t WHERE t.id = s.id)"""
 
 _FETCH_BY_RANK = f"""
 WITH ready AS (
-    SELECT s.id, s.concurrency_key FROM task_state s JOIN tasks t USING (id) WHERE {READY} AND {_RUNNABLE}
-    ORDER BY s.rank LIMIT %(wanted)s FOR NO KEY UPDATE OF s SKIP LOCKED
+    SELECT s.id, s.concurrency_key FROM task_state s WHERE {READY} AND {_RUNNABLE}
+    ORDER BY s.rank LIMIT %(wanted)s FOR NO KEY UPDATE SKIP LOCKED
 ){_FETCHED}"""
 
-_, _CANDIDATES = candidates_of("JOIN tasks t USING (id)", _RUNNABLE)
+_, _CANDIDATES = candidates_of(_RUNNABLE)
 
 _FETCH_CHOSEN = f"""
 WITH ready AS (
@@ -147,7 +152,7 @@ WITH back AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS b(id uuid, token bigint, seconds float8)
 ), locked AS (
     SELECT s.*, back.seconds FROM task_state s JOIN back USING (id)
-    WHERE s.status = 'running' AND s.token = back.token ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+    WHERE {is_running()} AND s.token = back.token ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ), kept AS (
     INSERT INTO attempts (task_id, attempt, outcome, status, worker, started_at, started_event, ended_event)
     SELECT id, attempt, 'released', 'queued', worker, started_at, running_event, events + 1 FROM locked
@@ -169,7 +174,8 @@ WITH late AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS p(id uuid, dispatch bigint, seconds float8)
 ), locked AS (
     SELECT s.id, s.events, late.seconds FROM task_state s JOIN late USING (id)
-    WHERE s.status = 'queued' AND s.dispatch = late.dispatch ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+    WHERE {is_queued()} AND coalesce(s.dispatch, -1) = late.dispatch
+    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ), told AS (
     INSERT INTO events (task_id, event_id, kind, status, message)
     SELECT id, events + 1, 'state', 'scheduled', 'waits for a worker that knows its type' FROM locked

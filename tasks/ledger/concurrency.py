@@ -20,6 +20,7 @@ import msgspec
 
 from tasks.ledger.locks import try_lock
 from tasks.ledger.transaction import SKIPPED, Transaction
+from tasks.plans import is_queued
 
 #: Keys share so many locks: one for each would fill Postgres's table of locks.
 LOCKS = 256
@@ -48,7 +49,7 @@ class Judgement(NamedTuple):
 
 # Of equal keys the better rank has the better place, after those that run and those parked before it. Rows
 # are looked up one by one: no plan must look for them among all that is queued.
-_JUDGE = """
+_JUDGE = f"""
 WITH asked AS MATERIALIZED (
     SELECT one.* FROM unnest(%(ids)s::uuid[]) AS i(id) CROSS JOIN LATERAL (
         SELECT s.id, s.concurrency_key AS key, s.concurrency AS most, s.queue, s.rank FROM task_state s
@@ -61,7 +62,7 @@ WITH asked AS MATERIALIZED (
 )
 SELECT a.id, running.n + row_number() OVER (PARTITION BY key ORDER BY a.rank, a.id) + (
     SELECT count(*) FROM (SELECT FROM task_state p
-        WHERE p.concurrency_key = key AND p.queue = a.queue AND p.status = 'queued' AND p.parked
+        WHERE p.concurrency_key = key AND p.queue = a.queue AND {is_queued("p")} AND p.parked
         AND (p.rank, p.id) < (a.rank, a.id) LIMIT a.most) AS before) <= a.most
 FROM asked a JOIN running USING (key)"""
 
@@ -76,7 +77,7 @@ WITH first AS (
 ), behind AS MATERIALIZED (
     SELECT one.id FROM first CROSS JOIN LATERAL (
         SELECT s.id FROM task_state s
-        WHERE s.concurrency_key = first.concurrency_key AND s.queue = first.queue AND s.status = 'queued'
+        WHERE s.concurrency_key = first.concurrency_key AND s.queue = first.queue AND {is_queued()}
             AND NOT s.parked AND s.dispatch IS NULL
             AND (first.is_full OR (s.rank, s.id) > (first.rank, first.id))
         ORDER BY s.rank, s.id LIMIT {BATCH} FOR NO KEY UPDATE SKIP LOCKED) AS one
@@ -85,7 +86,7 @@ UPDATE task_state SET parked = true, dispatch = NULL, dispatched_at = NULL
 WHERE id IN (SELECT unnest(%(ids)s::uuid[]) UNION SELECT id FROM behind)
 RETURNING id"""
 
-_PARKED = "FROM task_state p WHERE p.concurrency_key = key AND p.status = 'queued' AND p.parked"
+_PARKED = f"FROM task_state p WHERE p.concurrency_key = key AND {is_queued('p')} AND p.parked"
 _PLACES = f"""(SELECT p.concurrency {_PARKED} LIMIT 1) - (
     SELECT count(*) FROM task_state r WHERE r.concurrency_key = key AND r.status = 'running')"""
 
@@ -111,7 +112,7 @@ WITH RECURSIVE keys(key, nth) AS (
     SELECT %(after)s::text, 0
     UNION ALL
     SELECT (SELECT s.concurrency_key FROM task_state s
-            WHERE s.concurrency_key > seen.key AND s.status = 'queued'
+            WHERE s.concurrency_key > seen.key AND {is_queued()}
             ORDER BY s.concurrency_key LIMIT 1), seen.nth + 1
     FROM keys seen WHERE seen.key IS NOT NULL AND seen.nth < %(limit)s
 ), known AS MATERIALIZED (SELECT key FROM keys WHERE nth > 0 AND key IS NOT NULL)

@@ -9,6 +9,7 @@ import msgspec
 from tasks.ledger.allowances import look_up_allowances
 from tasks.ledger.order import LOCK_ONE, SPARE, Sent, candidates_of, choose, find, fit, look_ahead
 from tasks.ledger.transaction import SKIPPED, Transaction
+from tasks.plans import is_queued
 from tasks.values import DeadLetter, Hint
 
 #: A window that never closes.
@@ -68,9 +69,9 @@ _LETTER = """d.id, d.task_id, d.task_type, d.queue_name, d.attempt, d.code, d.me
 
 _BY_RANK, _FAIRLY = candidates_of()
 
-_SENT = """
+_SENT = f"""
 SELECT tenant, yields, wire, min(rank), count(*) FROM task_state
-WHERE queue = %(queue)s AND status = 'queued' AND dispatch IS NOT NULL AND wire IS NOT NULL
+WHERE queue = %(queue)s AND {is_queued("task_state")} AND dispatch IS NOT NULL AND wire IS NOT NULL
     AND coalesce(dispatched_at > now() - make_interval(secs => %(gone_after)s::float8), true)
 GROUP BY 1, 2, 3"""
 
@@ -87,7 +88,7 @@ RETURNING {_HINT}, ready.turn"""
 
 _TAKEN = f"""
 SELECT {_HINT}, s.rank FROM task_state s JOIN tasks t USING (id)
-WHERE s.dispatch = %s AND s.status = 'queued'"""
+WHERE s.dispatch = %s AND {is_queued()}"""
 
 _TAKE_DEAD = f"""
 WITH owed AS (
@@ -115,25 +116,26 @@ DELETE FROM dispatches WHERE id IN (
     SELECT id FROM dispatches WHERE id = ANY(%s) ORDER BY id FOR UPDATE SKIP LOCKED)"""
 _FORGET_REOPENED = (
     _FORGET
-    + """ AND NOT EXISTS (
-    SELECT FROM task_state WHERE status = 'queued' AND dispatch = dispatches.id)"""
+    + f""" AND NOT EXISTS (
+    SELECT FROM task_state s WHERE {is_queued()} AND s.dispatch = dispatches.id)"""
 )
 
 _UNSEND = """
 WITH locked AS (
-    SELECT id FROM task_state WHERE status = 'queued' AND {which}
+    SELECT id FROM task_state WHERE {queued} AND {which}
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE task_state s SET dispatch = NULL, dispatched_at = NULL FROM locked WHERE s.id = locked.id
 RETURNING s.id"""
-_REOPEN = _UNSEND.format(which="dispatch = %s")
-_SEND_BACK = _UNSEND.format(which="dispatch IS NOT NULL AND id = ANY(%s)")
+_REOPEN = _UNSEND.format(queued=is_queued("task_state"), which="dispatch = %s")
+_SEND_BACK = _UNSEND.format(queued="status = 'queued'", which="dispatch IS NOT NULL AND id = ANY(%s)")
 _RESEND = _UNSEND.format(
+    queued=is_queued("task_state"),
     which="queue = %s AND dispatch IS NOT NULL AND dispatched_at < now() - make_interval(secs => %s)"
     " AND NOT EXISTS (SELECT FROM dispatches d WHERE d.id = dispatch)"
     " AND (NOT %s OR yields AND EXISTS (SELECT FROM task_state faster WHERE faster.status = 'running'"
     " AND faster.worker IS NOT NULL AND faster.queue = task_state.queue"
-    " AND faster.wire > task_state.wire AND faster.dispatched_at > task_state.dispatched_at))"
+    " AND faster.wire > task_state.wire AND faster.dispatched_at > task_state.dispatched_at))",
 )
 
 

@@ -12,6 +12,7 @@ from tasks.ledger.progress import Report, report
 from tasks.ledger.runs import report_runs
 from tasks.ledger.step_outputs import keep
 from tasks.ledger.transaction import CANCEL_CHANNEL, PLACE, SKIPPED, Transaction, as_json
+from tasks.plans import is_running
 from tasks.step_outputs import told_of
 from tasks.values import Complete
 
@@ -36,8 +37,9 @@ _COMPLETE = f"""
 WITH input AS (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS i(id uuid, token bigint, result jsonb)
 ), locked AS (
-    SELECT s.id, i.result FROM task_state s JOIN input i USING (id)
-    WHERE s.status = 'running' AND s.token = i.token ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+    SELECT one.id, i.result FROM (SELECT * FROM input ORDER BY id) AS i CROSS JOIN LATERAL (
+        SELECT s.id FROM task_state s WHERE s.id = i.id AND {is_running()} AND s.token = i.token
+        FOR NO KEY UPDATE SKIP LOCKED) AS one
 )
 UPDATE task_state s SET status = 'completed', result = locked.result, error = NULL, progress = 100,
     events = s.events + 1, finished_at = now(), updated_at = now()
@@ -54,7 +56,7 @@ WITH input AS (
         CASE WHEN i.retry_in IS NULL THEN 'failed' ELSE 'retrying' END AS next,
         now() + make_interval(secs => coalesce(i.retry_in, 0)) AS due
     FROM task_state s JOIN input i USING (id)
-    WHERE s.status = 'running' AND s.token = i.token ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+    WHERE {is_running()} AND s.token = i.token ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ), kept AS (
     INSERT INTO attempts (task_id, attempt, outcome, status, worker, error, traceback, started_at,
         started_event, ended_event)

@@ -31,6 +31,7 @@ from tasks.ledger.transaction import (
     Statement,
     Transaction,
 )
+from tasks.plans import BY_INDEX, FORGET
 
 log = logging.getLogger("callboard.ledger")
 
@@ -293,6 +294,7 @@ class Group:
         if time.monotonic() - self._known_since > KNOWN_SECONDS:
             self._known_queues.clear()
             self._known_since = time.monotonic()
+            tx.execute(FORGET)
         for queue in sorted(tx.queues_seen - self._known_queues):
             tx.execute("INSERT INTO queues (name) VALUES (%s) ON CONFLICT DO NOTHING", queue)
         for dispatch in sorted({one.dispatch for one in tx.publications}):
@@ -311,6 +313,7 @@ class Group:
             self._connection = dial(self._url)
             # A process that is frozen in the middle of a transaction must not hold up all others.
             self._connection.execute(f"SET idle_in_transaction_session_timeout = '{LONGEST_PAUSE}'")
+            self._connection.execute(BY_INDEX)
             self._connection.execute(f"SELECT pg_advisory_lock_shared({COMMITTING}, 0)")
             if not self._synchronous:
                 self._connection.execute("SET synchronous_commit = off")

@@ -7,6 +7,7 @@ from uuid import UUID
 from tasks.ledger.order import FLOOD, MOST_LEVEL, MOST_STEPS
 from tasks.ledger.statistics import COUNT_NEW
 from tasks.ledger.transaction import READY_CHANNEL, Transaction, as_json
+from tasks.plans import is_queued
 from tasks.values import Accepted, Hint, NewTask
 
 #: What fairness costs a tenant with ``n`` tasks under way (see `tasks.ledger.order`), in steps of priority.
@@ -41,12 +42,12 @@ WITH input AS MATERIALIZED (
 ), open AS MATERIALIZED (
     SELECT q.name, q.room FROM unnest(%(open)s::text[], %(rooms)s::integer[]) AS q(name, room)
     WHERE NOT EXISTS (SELECT FROM task_state older
-        WHERE older.queue = q.name AND older.status = 'queued' AND older.dispatch IS NULL
+        WHERE older.queue = q.name AND {is_queued("older")} AND older.dispatch IS NULL
             AND NOT older.parked)
     AND NOT EXISTS (SELECT FROM queues WHERE queues.name = q.name AND steered)
 ), sent AS MATERIALIZED (
     SELECT s.queue, s.tenant, s.yields, s.wire, min(s.rank) AS rank, count(*) AS n
-    FROM open JOIN task_state s ON s.queue = open.name AND s.status = 'queued' AND s.dispatch IS NOT NULL
+    FROM open JOIN task_state s ON s.queue = open.name AND {is_queued()} AND s.dispatch IS NOT NULL
     GROUP BY 1, 2, 3, 4
 ), counted AS (
     SELECT id, queue_name, priority, input.tenant, input.rank, room,

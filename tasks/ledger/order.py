@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from tasks.ledger.transaction import Transaction
+from tasks.plans import is_queued
 
 #: With so many waiting a tenant is a flood: it is `MOST_STEPS` lower, and takes turns with other floods.
 FLOOD: Final = 32
@@ -85,7 +86,7 @@ class Stamp(NamedTuple):
     yields: bool
 
 
-READY: Final = "s.queue = %(queue)s AND s.status = 'queued' AND s.dispatch IS NULL AND NOT s.parked"
+READY: Final = f"s.queue = %(queue)s AND {is_queued()} AND s.dispatch IS NULL AND NOT s.parked"
 # Rows are looked up one by one: a plan that was made for few must not look for them among all that is ready.
 #: Locks the row of the candidate ``c``, if it is ready still and nobody else locks it.
 LOCK_ONE: Final = """SELECT s.id, s.concurrency_key FROM task_state s
@@ -119,10 +120,14 @@ tenants(tenant, upper, nth) AS (
 ), known AS MATERIALIZED (SELECT tenant FROM tenants WHERE tenant <= upper)"""
 
 
-def candidates_of(joined: str = "", where: str = "true") -> tuple[str, str]:
+# Said as a range, so that only the index of tenants has this order.
+_OF_TENANT = "s.tenant BETWEEN known.tenant AND known.tenant"
+
+
+def candidates_of(where: str = "true") -> tuple[str, str]:
     """The statements that find candidates: of the best rank, and as well some of every tenant."""
     by_rank = f"""
-SELECT {_ROW} FROM task_state s {joined} WHERE {READY} AND {where} ORDER BY s.rank LIMIT %(limit)s"""
+SELECT {_ROW} FROM task_state s WHERE {READY} AND {where} ORDER BY s.rank LIMIT %(limit)s"""
     # Of a hundred tenants a few tasks each are many to join: no more of them are than may be wanted.
     fairly = f"""
 WITH RECURSIVE {_TENANTS}
@@ -130,11 +135,11 @@ WITH RECURSIVE {_TENANTS}
 UNION ALL
 SELECT best.*, crowd.size, crowd.top FROM known CROSS JOIN LATERAL (
     SELECT count(*) AS size, max(boost) AS top FROM (
-        SELECT {_BOOST} AS boost FROM task_state s WHERE {READY} AND s.tenant = known.tenant
-        ORDER BY s.rank LIMIT {FLOOD}) AS first
+        SELECT {_BOOST} AS boost FROM task_state s WHERE {READY} AND {_OF_TENANT}
+        ORDER BY s.tenant, s.rank LIMIT {FLOOD}) AS first
 ) AS crowd CROSS JOIN LATERAL (
-    SELECT {_ROW} FROM task_state s {joined} WHERE {READY} AND s.tenant = known.tenant AND {where}
-    ORDER BY s.rank
+    SELECT {_ROW} FROM task_state s WHERE {READY} AND {_OF_TENANT} AND {where}
+    ORDER BY s.tenant, s.rank
     LIMIT greatest(least({FLOOD}, %(wanted)s + 1), %(limit)s / (SELECT count(*) FROM known))
 ) AS best"""
     return by_rank, fairly

@@ -8,6 +8,7 @@ import msgspec
 
 from tasks.ledger.dead_letters import BURIED
 from tasks.ledger.transaction import PLACE, Transaction, as_json, left_behind, skipped
+from tasks.plans import is_running
 
 #: A task that was running in this many processes when they died is poison: it fails as worker_lost.
 MOST_DEATHS = 3
@@ -60,7 +61,7 @@ WITH input AS (
         'WorkerLost' AS error_class, NULL AS traceback, NULL AS fingerprint,
         jsonb_build_object('code', 'worker_lost', 'message', i.how || CASE WHEN i.blame > 0
             THEN format(' (%%s of {MOST_DEATHS})', s.deaths + i.blame) ELSE '' END || '.') AS why
-    FROM task_state s JOIN input i USING (id) WHERE s.status = 'running' AND s.token = i.token
+    FROM task_state s JOIN input i USING (id) WHERE {is_running()} AND s.token = i.token
     ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ), kept AS (
     INSERT INTO attempts (task_id, attempt, outcome, status, worker, error, started_at, started_event,

@@ -77,7 +77,7 @@ def run(folder: Path) -> Outcome:
     count = int(os.environ.get("FILL", TASKS))
     with postgres_server() as server, fresh_database(server) as url, tempfile.TemporaryDirectory() as data:
         began = time.monotonic()
-        ids = _fill(url, count)
+        ids = fill(url, count)
         filled = time.monotonic() - began
         with served(Settings(database_url=url, data_dir=Path(data), port=0)) as (address, _):
             times = _measure(address, ids)
@@ -86,8 +86,8 @@ def run(folder: Path) -> Outcome:
     return Outcome(f"{report}\n\nFilled in {filled:.0f} s.", {name: one[:2] for name, one in times.items()})
 
 
-def _fill(url: str, count: int) -> list[str]:
-    """Fill the record, fold its statistics, and give some ids."""
+def fill(url: str, count: int) -> list[str]:
+    """Fill a record with finished tasks, fold their statistics, and give some ids."""
     database = connect(url)
     migrate(database)
     database.close_all()

@@ -1,0 +1,107 @@
+"""Postgres may believe that nothing is queued while a long backlog waits: no verb may read it all then."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import psycopg
+import pytest
+
+from tasks.database import connect
+from tasks.ledger import Ledger
+from tasks.ledger.transaction import NoOutlet
+from tasks.migrations import migrate
+from tasks.queries import Queries
+from tasks.values import Arrival, Claimed, Complete, Hint, Publication
+from tests.benchmarks.records import add_queued
+from tests.support.databases import fresh_database
+from tests.support.waiting import eventually
+
+WAITING, TAKEN, ROUNDS = 4_000, 8, 10
+
+_FINISHED = """
+WITH fill AS (SELECT gen_random_uuid() AS id FROM generate_series(1, 4000)), asked AS (
+    INSERT INTO tasks (id, task_type, queue_name, priority, payload, max_retries, timeout)
+    SELECT id, 'other', 'default', 5, '{}', 3, 300 FROM fill
+)
+INSERT INTO task_state (id, status, queue, rank, ready_at)
+SELECT id, 'completed', 'default', 0, now() FROM fill"""
+_READ = """
+SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'task_state')
+    + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'task_state')"""
+
+
+@pytest.fixture
+def backlog(postgres_url: str) -> Iterator[str]:
+    """A record that was analysed when all was finished, and has a backlog since."""
+    with fresh_database(postgres_url) as url:
+        database = connect(url)
+        migrate(database)
+        database.close_all()
+        with psycopg.connect(url, autocommit=True) as connection:
+            for name in ("tasks", "task_state"):
+                connection.execute(f"ALTER TABLE {name} SET (autovacuum_enabled = off)")
+            connection.execute(_FINISHED)
+            connection.execute("VACUUM ANALYZE")
+        add_queued(url, WAITING, ["default"])
+        yield url
+
+
+def test_a_fetch_and_a_finish_read_only_what_they_take(backlog: str) -> None:
+    def work(ledger: Ledger) -> None:
+        for _ in range(ROUNDS):
+            _finish(ledger, ledger.fetch(["default"], ["benchmark", "test", "sleep"], TAKEN).result(10))
+
+    assert _entries_read(backlog, work) < WAITING
+
+
+def test_a_dispatch_a_claim_and_a_finish_read_only_what_they_take(backlog: str) -> None:
+    sent: list[list[Arrival]] = []
+
+    class Outlet(NoOutlet):
+        def publish(self, dispatch: int, publications: Sequence[Publication]) -> None:
+            sent.append([Arrival(one.task_id, dispatch) for one in publications if isinstance(one, Hint)])
+
+    def work(ledger: Ledger) -> None:
+        ledger.publish_through(Outlet())
+        for dispatch in range(1, 1 + ROUNDS):
+            assert ledger.take("default", TAKEN, dispatch).result(10) == TAKEN
+            claims = [ledger.claim(one) for one in sent.pop()]
+            _finish(
+                ledger, [one for one in (claim.result(10) for claim in claims) if isinstance(one, Claimed)]
+            )
+
+    assert _entries_read(backlog, work) < WAITING
+
+
+def test_the_looks_of_a_clock_read_no_backlog(backlog: str) -> None:
+    def look(ledger: Ledger) -> None:
+        database = connect(backlog)
+        queries = Queries(database)
+        for _ in range(ROUNDS):
+            queries.unsettled_runs()
+            for answer in (ledger.promote(), ledger.sweep_parked(), ledger.unblock()):
+                answer.result(10)
+        database.close_all()
+
+    assert _entries_read(backlog, look) < WAITING
+
+
+def _finish(ledger: Ledger, claims: list[Claimed]) -> None:
+    assert len(claims) == TAKEN
+    for answer in [ledger.complete(one, Complete(one.id, one.token, None)) for one in claims]:
+        assert answer.result(10)
+
+
+def _counters(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(_READ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _entries_read(url: str, work: Callable[[Ledger], None]) -> int:
+    """How many rows and index entries of the states were read meanwhile."""
+    before = _counters(url)
+    ledger = Ledger(url).start()
+    work(ledger)
+    ledger.close()
+    return eventually(lambda: _counters(url) - before)  # they are told when a connection ends
