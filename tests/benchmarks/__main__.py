@@ -29,6 +29,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "fairness": "tests.benchmarks.fairness",
     "ingestion": "tests.benchmarks.ingestion",
     "footprint": "tests.benchmarks.footprint",
+    "growth": "tests.benchmarks.growth",
     "hostile": "tests.benchmarks.hostile",
     "latency": "tests.benchmarks.latency",
     "library": "tests.benchmarks.library",

@@ -281,18 +281,27 @@ AnInstallation = TypeVar("AnInstallation", bound=Installation)
 
 
 def installation(
-    postgres_url: str, broker_url: str | None, folder: Path
+    postgres_url: str, broker_url: str | None, folder: Path, *, template: str | None = None
 ) -> AbstractContextManager[Installation]:
-    """A new installation on a database of its own; all of its processes and queues are gone afterwards."""
-    return installation_of(Installation, ACTORS, postgres_url, broker_url, folder)
+    """A new installation on a database of its own; all of its processes and queues are gone afterwards.
+
+    The database is empty, or a copy of the ``template`` of that name.
+    """
+    return installation_of(Installation, ACTORS, postgres_url, broker_url, folder, template=template)
 
 
 @contextmanager
 def installation_of(
-    kind: type[AnInstallation], actors: str, postgres_url: str, broker_url: str | None, folder: Path
+    kind: type[AnInstallation],
+    actors: str,
+    postgres_url: str,
+    broker_url: str | None,
+    folder: Path,
+    *,
+    template: str | None = None,
 ) -> Iterator[AnInstallation]:
     """A new installation of a kind, with a module of actors of its own."""
-    with _database(postgres_url) as database_url:
+    with _database(postgres_url, template) as database_url:
         settings = Settings(
             database_url=database_url,
             broker_urls=(broker_url,) if broker_url else (),
@@ -335,10 +344,11 @@ def _prefixed(environ: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _database(postgres_url: str) -> Iterator[str]:
+def _database(postgres_url: str, template: str | None) -> Iterator[str]:
     name = f"test_{uuid4().hex[:12]}"
+    like = "" if template is None else f" TEMPLATE {template} STRATEGY FILE_COPY"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name}{like}")
     try:
         yield postgres_url.rpartition("/")[0] + f"/{name}"
     finally:
