@@ -28,8 +28,10 @@ UNKNOWN_TYPE_SECONDS = 5.0
 IDLE_SECONDS = 0.05
 STEP_SECONDS = 0.2
 HOARD_SECONDS = 0.25
-#: How many messages may be here at once while tasks are short.
-SWIFT_PREFETCH = 1_024
+#: From so many messages on that may be here at once, there need not be room for more.
+MOST_PREFETCHED = 512
+#: While so many may be here, their acks can wait for a moment.
+MANY_PREFETCHED = 64
 ACK_SECONDS = 0.02
 REFUSED_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
@@ -189,16 +191,15 @@ class RabbitConsumer(Consumer):
             self._tag = self._channel.basic_consume(self.queue_name, self._take_in)
 
     def _keep_pace(self) -> None:
-        """Take more at once while tasks are short; else other workers would wait for what waits here.
+        """Take more at once while tasks are short; else what waits here would wait for nothing.
 
-        RabbitMQ counts by consumer: a new one has the new number.
+        What is here is beyond RabbitMQ's priorities and other workers, so it is little more than what is
+        begun within a moment. RabbitMQ counts by consumer: a new one has the new number.
         """
-        ahead = self._intake.slots.ahead
-        if ahead >= self._calm:
-            wanted = SWIFT_PREFETCH
-        elif ahead or self._arrived:
-            return
-        else:
+        ahead, wanted = self._intake.slots.ahead, self._prefetch
+        while wanted < min(self._calm + ahead, MOST_PREFETCHED):
+            wanted *= 4
+        if not ahead and not self._arrived:
             wanted = self._calm
         if wanted != self._prefetch:
             self._prefetch = wanted
@@ -300,7 +301,7 @@ class RabbitConsumer(Consumer):
     def _acknowledge(self) -> None:
         """Each flush costs as much as a message or two: while many come, acks go out a few times a second."""
         now = time.monotonic()
-        if self._prefetch == SWIFT_PREFETCH and now - self._acknowledged_at < ACK_SECONDS:
+        if self._prefetch >= MANY_PREFETCHED and now - self._acknowledged_at < ACK_SECONDS:
             return
         self._acknowledged_at = now
         for tag, multiple in self._acks.collect():
