@@ -13,7 +13,7 @@ from tasks.frequency import Frequency
 from tasks.values import Claimed
 
 #: More than so many claims are never held ahead of the threads: they are lost together.
-MOST_AHEAD = 512
+MOST_AHEAD = 128
 
 
 class Delivery(MessageProxy):
@@ -82,8 +82,9 @@ class Slots:
 
     @property
     def ahead(self) -> int:
-        """How many claims may wait for a thread now."""
-        return min(self._finished.lately, self._most_ahead)
+        """How many claims may wait for a thread now; none unless each thread finished two lately."""
+        lately = self._finished.lately
+        return min(lately, self._most_ahead) if lately >= 2 * self._threads else 0
 
     @property
     def free(self) -> int:
