@@ -1,6 +1,5 @@
 """The API process: ``python -m api.process``."""
 
-import gc
 import logging
 import os
 import signal
@@ -11,6 +10,7 @@ from actors.supervisor import UNUSABLE, stop_with_parent
 from api.serving import serve
 from pipelines import logs
 from pipelines.bootstrap import Kit, open_kit
+from pipelines.garbage import settle_down
 from tasks.errors import CallboardError
 from tasks.settings import Settings
 
@@ -34,8 +34,7 @@ def open_api_kit(settings: Settings) -> Kit:
     kit.open_lease("api")
     kit.open_publisher()
     # What is there by now stays. To look through it for garbage takes 35 ms, in which nobody is answered.
-    gc.collect()
-    gc.freeze()
+    settle_down()
     return kit
 
 

@@ -16,6 +16,7 @@ from actors.supervisor import UNUSABLE, stop_on_signals, stop_with_parent
 from actors.web.sending import Sender
 from pipelines import logs
 from pipelines.bootstrap import DAY, Kit, open_kit
+from pipelines.garbage import settle_down
 from tasks.coroner import Coroner
 from tasks.errors import CallboardError, SettingsError
 from tasks.ledger import READY_CHANNEL
@@ -60,6 +61,7 @@ def keep_time(kit: Kit, stop: threading.Event) -> None:
     listener = Listener(kit.database_url, notices).start()
     for name, run in _beside(kit).items():
         threading.Thread(target=run, args=(stop,), name=f"callboard-{name}", daemon=True).start()
+    settle_down()
     clock.run(stop)
     for one in (deliverer, listener, coroner):
         one.close()
