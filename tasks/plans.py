@@ -14,6 +14,17 @@ from typing import Final
 BY_INDEX: Final = "SET enable_seqscan = off; SET random_page_cost = 1.1; SET jit = off"
 #: A statement that was planned when a table was small is planned anew.
 FORGET: Final = "DISCARD PLANS"
+#: Plans are kept for so long where much is recorded, and where fewer verbs than so many came meanwhile:
+BUSY_SECONDS, MANY_VERBS, QUIET_SECONDS = 1.0, 100, 10.0
+
+
+def are_stale(seconds: float, verbs: int) -> bool:
+    """Whether plans made so long ago, and used for so many verbs, are to be made anew.
+
+    Tables grow as fast as is recorded. To plan costs the next verb more than to be executed: where tasks come
+    one by one that is what they wait for.
+    """
+    return seconds > (BUSY_SECONDS if verbs >= MANY_VERBS else QUIET_SECONDS)
 
 
 def is_queued(table: str = "s") -> str:

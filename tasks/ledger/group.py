@@ -31,7 +31,7 @@ from tasks.ledger.transaction import (
     Statement,
     Transaction,
 )
-from tasks.plans import BY_INDEX, FORGET
+from tasks.plans import BY_INDEX, FORGET, are_stale
 
 log = logging.getLogger("callboard.ledger")
 
@@ -103,7 +103,8 @@ class Group:
         self._connection: psycopg.Connection[Any] | None = None
         self._failures = 0
         self._known_queues: set[str] = set()
-        self._known_since = time.monotonic()
+        self._known_since = self._planned_since = time.monotonic()
+        self._planned_verbs = 0
         self._unhurried = Frequency()
         self._commits = self._verbs = self._largest = 0
         self._thread = threading.Thread(target=self._run, name="callboard-group", daemon=True)
@@ -277,6 +278,7 @@ class Group:
             statistics.count(tx)
             callbacks.follow(tx)
             self._record_dispatch(tx)
+            self._forget_stale_plans(tx)
         self._failures = 0
         self._commits += 1
         self._verbs += len(verbs)
@@ -294,11 +296,15 @@ class Group:
         if time.monotonic() - self._known_since > KNOWN_SECONDS:
             self._known_queues.clear()
             self._known_since = time.monotonic()
-            tx.execute(FORGET)
         for queue in sorted(tx.queues_seen - self._known_queues):
             tx.execute("INSERT INTO queues (name) VALUES (%s) ON CONFLICT DO NOTHING", queue)
         for dispatch in sorted({one.dispatch for one in tx.publications}):
             tx.execute(_OPEN, dispatch, self._owner)
+
+    def _forget_stale_plans(self, tx: Transaction) -> None:
+        if are_stale(time.monotonic() - self._planned_since, self._verbs - self._planned_verbs):
+            self._planned_since, self._planned_verbs = time.monotonic(), self._verbs
+            tx.execute(FORGET)
 
     def _tell(self, tx: Transaction) -> None:
         by_dispatch = sorted(tx.publications, key=lambda one: one.dispatch)
