@@ -109,10 +109,12 @@ class Dispatcher:
             return 0
         line.looked_at = now
         gone_after = GONE_AFTER_SECONDS if self._publisher.ready_count(queue) == 0 else None
+        dispatch = new_dispatch()
+        self._publisher.share(dispatch, line.window.together)
         taken = self._ledger.take(
             queue,
             min(backlog.waiting, max(room, EXPRESS), MOST_AT_ONCE, backlog.room or MOST_AT_ONCE),
-            new_dispatch(),
+            dispatch,
             window=line.window.size,
             gone_after=gone_after,
         ).result()

@@ -5,22 +5,29 @@ from collections import OrderedDict
 
 
 class Acknowledgements:
-    """The delivery tags of one channel: which are out, and which may be acknowledged."""
+    """The delivery tags of one channel: which are out, and which may be acknowledged.
+
+    A message that names several tasks may be acknowledged when all of them are settled.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._outstanding: OrderedDict[int, None] = OrderedDict()
+        self._outstanding: OrderedDict[int, int] = OrderedDict()
         self._done: set[int] = set()
 
-    def delivered(self, tag: int) -> None:
-        """A message came in; tags ascend."""
+    def delivered(self, tag: int, tasks: int = 1) -> None:
+        """A message about so many ``tasks`` came in; tags ascend."""
         with self._lock:
-            self._outstanding[tag] = None
+            self._outstanding[tag] = tasks
 
     def done(self, tag: int) -> bool:
-        """A message may be acknowledged; True if nobody was about to collect already."""
+        """A task of a message is settled; True if that makes the first message to be collected."""
         with self._lock:
-            if tag not in self._outstanding:
+            left = self._outstanding.get(tag, 0) - 1
+            if left < 0:  # given back, or acknowledged: it is nothing to us any more
+                return False
+            self._outstanding[tag] = left
+            if left:
                 return False
             first = not self._done
             self._done.add(tag)

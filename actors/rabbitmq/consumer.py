@@ -17,7 +17,7 @@ from dramatiq.errors import ConnectionClosed
 
 from actors.delivery import Delivery, Slots
 from actors.rabbitmq.acknowledgements import Acknowledgements
-from actors.rabbitmq.messages import Returned, read
+from actors.rabbitmq.messages import Named, Returned, call_of, read
 from actors.rabbitmq.topology import CONNECTION_ERRORS, connect, declarations, lost
 from tasks.ledger.dead_letters import REPLAYED
 from tasks.values import Arrival, Claimed, Refused
@@ -28,10 +28,11 @@ UNKNOWN_TYPE_SECONDS = 5.0
 IDLE_SECONDS = 0.05
 STEP_SECONDS = 0.2
 HOARD_SECONDS = 0.25
-#: From so many messages on that may be here at once, there need not be room for more.
+#: So many tasks may be here at once while they are short, and of so many messages that is judged.
 MOST_PREFETCHED = 512
-#: While so many may be here, their acks can wait for a moment.
-MANY_PREFETCHED = 64
+LATELY = 64
+#: While so many messages may be here, their acks can wait for a moment.
+MANY_PREFETCHED = 32
 ACK_SECONDS = 0.02
 REFUSED_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
@@ -53,11 +54,10 @@ class Intake(msgspec.Struct):
 
 
 class _Arrived(msgspec.Struct, frozen=True):
-    """A message in memory, not yet claimed."""
+    """A task in memory, not yet claimed, and the message that named it, perhaps among others."""
 
     tag: int
-    message: Any
-    arrival: Arrival
+    named: Named
 
 
 class RabbitDelivery(Delivery):
@@ -80,6 +80,7 @@ class RabbitConsumer(Consumer):
         self._timeout = timeout
         self._arrived: deque[_Arrived] = deque()
         self._claimed: deque[RabbitDelivery] = deque()
+        self._tasks_of: deque[int] = deque(maxlen=LATELY)
         self._acks = Acknowledgements()
         self._consuming = True
         self._resting = False
@@ -160,16 +161,19 @@ class RabbitConsumer(Consumer):
 
     def _take_in(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         try:
-            message, named = read(body)
+            named = read(body)
         except Exception:  # a stranger's message can be wrong in any way
             log.error("a message in %s is not one of ours; it goes to the dead letters", self.queue_name)
             channel.basic_nack(method.delivery_tag, requeue=False)
             return
-        self._acks.delivered(method.delivery_tag)
+        tag = method.delivery_tag
         if isinstance(named, Returned):
-            self._replay(named, method.delivery_tag)
+            self._acks.delivered(tag)
+            self._replay(named, tag)
         else:
-            self._arrived.append(_Arrived(method.delivery_tag, message, named))
+            self._acks.delivered(tag, len(named))
+            self._tasks_of.append(len(named))
+            self._arrived.extend(_Arrived(tag, one) for one in named)
 
     def _on_cancelled(self, frame: Any) -> None:
         self._consuming = False
@@ -178,9 +182,11 @@ class RabbitConsumer(Consumer):
         if self._consuming:
             self._consuming = False
             self._channel.basic_cancel(self._tag)
-            for one in self._arrived:  # unclaimed: others need not wait until our tasks are done
-                self._channel.basic_nack(one.tag, requeue=True)
-                self._acks.forget(one.tag)
+            # Unclaimed: others need not wait until our tasks are done. Of a message that named some of
+            # these too, theirs are claimed where it arrives, and ours are refused there.
+            for tag in dict.fromkeys(one.tag for one in self._arrived):
+                self._acks.forget(tag)
+                self._channel.basic_nack(tag, requeue=True)
             self._arrived.clear()
 
     def _consume_again(self) -> None:
@@ -188,6 +194,7 @@ class RabbitConsumer(Consumer):
             self._resting = False
             self._busy_since = None
             self._consuming = True
+            self._channel.basic_qos(prefetch_count=self._prefetch)
             self._tag = self._channel.basic_consume(self.queue_name, self._take_in)
 
     def _keep_pace(self) -> None:
@@ -196,16 +203,24 @@ class RabbitConsumer(Consumer):
         What is here is beyond RabbitMQ's priorities and other workers, so it is little more than what is
         begun within a moment. RabbitMQ counts by consumer: a new one has the new number.
         """
-        ahead, wanted = self._intake.slots.ahead, self._prefetch
-        while wanted < min(self._calm + ahead, MOST_PREFETCHED):
+        ahead, wanted, usual = self._intake.slots.ahead, self._calm, self._usual()
+        while wanted * usual < min(self._calm + ahead, MOST_PREFETCHED):
             wanted *= 4
-        if not ahead and not self._arrived:
-            wanted = self._calm
+        is_idle = not ahead and not self._arrived
+        if not is_idle and self._prefetch // 16 < wanted <= self._prefetch:
+            return
         if wanted != self._prefetch:
             self._prefetch = wanted
             self._channel.basic_qos(prefetch_count=wanted)
             self._channel.basic_cancel(self._tag)
             self._tag = self._channel.basic_consume(self.queue_name, self._take_in)
+
+    def _usual(self) -> int:
+        """How many tasks a message names lately: 1, 4 or 16, so that it seldom changes."""
+        if len(self._tasks_of) < LATELY:
+            return 1
+        average = sum(self._tasks_of) / len(self._tasks_of)
+        return 16 if average > 12 else 4 if average > 3 else 1
 
     def _rest_if_busy(self) -> None:
         """All threads are busy for a while now: let other workers have what waits here."""
@@ -213,6 +228,8 @@ class RabbitConsumer(Consumer):
         self._busy_since = self._busy_since or now
         if now - self._busy_since > HOARD_SECONDS:
             self._resting = True
+            messages = len({one.tag for one in self._arrived})
+            self._prefetch = max(1, self._calm * messages // max(1, len(self._arrived)))
             try:
                 self._stop_consuming()
             except CONNECTION_ERRORS:
@@ -226,12 +243,12 @@ class RabbitConsumer(Consumer):
                 return
             self._busy_since = None
             batch = [self._arrived.popleft() for _ in range(free)]
-            known = [one for one in batch if one.message.actor_name in self._intake.types]
-            pending = deque((one, self._intake.claim(one.arrival)) for one in known)
-            self._intake.slots.give(free - len(known))
-            for one in batch:
-                if one not in known:
-                    self._postpone(one)
+            known = [one for one in batch if one.named.task_type in self._intake.types]
+            unknown = [one for one in batch if one.named.task_type not in self._intake.types]
+            pending = deque((one, self._intake.claim(one.named.arrival)) for one in known)
+            self._intake.slots.give(len(unknown))
+            for one in unknown:
+                self._postpone(one)
             self._sort_all(pending)
             if self._claimed:
                 return
@@ -263,10 +280,13 @@ class RabbitConsumer(Consumer):
             outcome = future.result()
         except Exception as error:
             self._intake.slots.give()
-            log.warning("task %s could not be claimed, its message waits: %s", one.arrival.task_id, error)
+            log.warning(
+                "task %s could not be claimed, its message waits: %s", one.named.arrival.task_id, error
+            )
             return
         if isinstance(outcome, Claimed):
-            self._claimed.append(RabbitDelivery(one.message, outcome, self, one.tag))
+            call = call_of(self.queue_name, one.named)
+            self._claimed.append(RabbitDelivery(call, outcome, self, one.tag))
             return
         self._intake.slots.give()
         self._acks.done(one.tag)
@@ -280,8 +300,8 @@ class RabbitConsumer(Consumer):
             log.warning("whether the owner of task %s lives is not known: %s", refused.task_id, error)
 
     def _postpone(self, one: _Arrived) -> None:
-        log.info("type %s is unknown here; its task waits for another worker", one.message.actor_name)
-        future = self._intake.postpone(one.arrival, UNKNOWN_TYPE_SECONDS)
+        log.info("type %s is unknown here; its task waits for another worker", one.named.task_type)
+        future = self._intake.postpone(one.named.arrival, UNKNOWN_TYPE_SECONDS)
         tag = one.tag
         future.add_done_callback(lambda done: self._settled(tag) if done.exception() is None else None)
 

@@ -9,11 +9,10 @@ import pika
 from dramatiq import Message
 
 from actors.kept import storable
-from actors.rabbitmq.messages import Returned, read
+from actors.rabbitmq.messages import Named, Returned, read
 from tasks.ids import new_id
 from tasks.ledger.strays import Keep
 from tasks.strays import ForeignMessage
-from tasks.values import Arrival
 
 MOST_NAME = 200
 #: Headers by which RabbitMQ would send a message to more queues than its own.
@@ -47,10 +46,10 @@ def letter_in(properties: Any) -> UUID | None:
         return None
 
 
-def read_ours(body: bytes) -> Arrival | Returned | None:
+def read_ours(body: bytes) -> list[Named] | Returned | None:
     """What a message of ours names; None if it is not ours."""
     try:
-        return read(body)[1]
+        return read(body)
     except Exception:  # a stranger's message can be wrong in any way
         return None
 

@@ -1,6 +1,9 @@
 """What travels: hints about ready tasks, and the copies of dead letters. Both are messages of Dramatiq."""
 
-from typing import Any
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -23,73 +26,132 @@ class Letter(msgspec.Struct, frozen=True):
     properties: Any
 
 
+class Named(msgspec.Struct, frozen=True):
+    """A task that a message names, with its type: who does not know that leaves the task to others."""
+
+    task_type: str
+    arrival: Arrival
+
+
 class Returned(msgspec.Struct, frozen=True):
     """The copy of a dead letter that somebody moved back to its queue: a wish to replay it."""
 
     dead_letter: UUID
 
 
-def letter_for(publication: Publication) -> Letter:
-    """The message about a ready task, or the copy of a dead letter."""
-    if isinstance(publication, Hint):
-        return Letter(publication.queue, publication.queue, encode(publication), _properties(publication))
-    return _copy(publication)
+class _Options(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The options of ours. ``types`` are those of all tasks, where a message names several."""
+
+    dispatch: Annotated[int, msgspec.Meta(ge=0, le=MOST_DISPATCH)] | None = None
+    types: list[str] | None = None
+    dead_letter: UUID | None = None
+    attempt: int | None = None
+    error: str | None = None
+    traceback: str | None = None
+    eta: Any = None
 
 
-def encode(hint: Hint) -> bytes:
-    """The message about a task: a Dramatiq message whose argument is the task's id."""
-    return _encode(hint.queue, hint.task_type, hint.task_id, {"dispatch": hint.dispatch})
+class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The fields of a Dramatiq message, whose arguments are the ids of tasks."""
+
+    queue_name: str
+    actor_name: str
+    args: list[UUID]
+    kwargs: dict[str, Any]
+    options: _Options
+    message_id: str
+    message_timestamp: int
 
 
-def read(body: bytes) -> tuple[Any, Arrival | Returned]:
-    """The message and what it names; raises anything if it is not one of ours."""
-    message: Message[Any] = Message.decode(body)
-    if not isinstance(message.actor_name, str):
-        raise TypeError("its type is not what ours have")
-    if "eta" in message.options:
+class _Sent(msgspec.Struct, frozen=True):
+    """As much of a body as tells in which dispatch it was published."""
+
+    options: _Options
+
+
+_ENCODER = msgspec.json.Encoder()
+_BODIES = msgspec.json.Decoder(_Body)
+_SENT = msgspec.json.Decoder(_Sent)
+
+
+def letters_for(publications: Sequence[Publication], together: int = 1) -> list[Letter]:
+    """The messages of a batch: up to ``together`` ready tasks in each, in order; copies are on their own."""
+    letters: list[Letter] = []
+    for _, run in groupby(publications, key=_goes_with):
+        alike = list(run)
+        hints = [one for one in alike if isinstance(one, Hint)]
+        letters += [_hint(hints[n : n + together]) for n in range(0, len(hints), together)]
+        letters += [_copy(one) for one in alike if isinstance(one, DeadLetter)]
+    return letters
+
+
+def encode(*hints: Hint) -> bytes:
+    """The message about ready tasks of one queue: a Dramatiq message whose arguments are their ids."""
+    first = hints[0]
+    types = [one.task_type for one in hints] if len(hints) > 1 else None
+    options = _Options(dispatch=first.dispatch, types=types)
+    return _encode(first.queue, first.task_type, [one.task_id for one in hints], options)
+
+
+def read(body: bytes) -> list[Named] | Returned:
+    """What a message names; raises anything if it is not one of ours."""
+    message = _BODIES.decode(body)
+    options = message.options
+    if options.eta is not None:
         raise ValueError("ours are for now: Dramatiq would keep it, and its claim, until then")
-    if "dead_letter" in message.options:
-        return message, Returned(UUID(message.options["dead_letter"]))
-    dispatch = int(message.options["dispatch"])
-    if not 0 <= dispatch <= MOST_DISPATCH:
-        raise ValueError("its dispatch is not what ours have")
-    return message, Arrival(UUID(message.args[0]), dispatch)
+    if options.dead_letter is not None:
+        return Returned(options.dead_letter)
+    if options.dispatch is None or not message.args:
+        raise ValueError("it names no task, or no dispatch")
+    types = options.types or [message.actor_name]
+    pairs = zip(types, message.args, strict=True)
+    return [Named(task_type, Arrival(task_id, options.dispatch)) for task_type, task_id in pairs]
 
 
-def _encode(queue: str, task_type: str, task_id: UUID, options: dict[str, Any]) -> bytes:
-    message: Message[Any] = Message(
-        queue_name=queue,
-        actor_name=task_type,
-        args=(str(task_id),),
-        kwargs={},
-        options=options,
-        message_id=str(task_id),
+def dispatch_of(body: bytes) -> int | None:
+    """In which dispatch a message of ours was published."""
+    return _SENT.decode(body).options.dispatch
+
+
+def call_of(queue: str, named: Named) -> "Message[Any]":
+    """One of the tasks that a message names, as Dramatiq calls it."""
+    task_id = str(named.arrival.task_id)
+    return Message(queue, named.task_type, (task_id,), {}, {}, message_id=task_id)
+
+
+def _goes_with(publication: Publication) -> tuple[object, ...]:
+    """What two neighbours have in common that may travel in one message."""
+    if isinstance(publication, Hint):
+        return (publication.queue, publication.priority)
+    return (publication.id,)
+
+
+def _hint(hints: Sequence[Hint]) -> Letter:
+    first = hints[0]
+    properties = pika.BasicProperties(
+        delivery_mode=2, content_type="application/json", priority=min(first.priority, MOST_PRIORITY)
     )
-    return message.encode()
+    return Letter(first.queue, first.queue, encode(*hints), properties)
 
 
-def _properties(hint: Hint) -> pika.BasicProperties:
-    return pika.BasicProperties(
-        delivery_mode=2,
-        content_type="application/json",
-        priority=min(hint.priority, MOST_PRIORITY),
-        message_id=str(hint.task_id),
-        headers={"dispatch": str(hint.dispatch)},
-    )
+def _encode(queue: str, task_type: str, task_ids: list[UUID], options: _Options) -> bytes:
+    now = int(time.time() * 1_000)
+    return _ENCODER.encode(_Body(queue, task_type, task_ids, {}, options, str(task_ids[0]), now))
 
 
 def _copy(dead: DeadLetter) -> Letter:
-    options = {
-        "dead_letter": str(dead.id),
-        "attempt": dead.attempt,
-        "error": f"{dead.code}: {dead.message}",
-        "traceback": dead.traceback,
-    }
+    options = _Options(
+        dispatch=dead.dispatch,
+        dead_letter=dead.id,
+        attempt=dead.attempt,
+        error=f"{dead.code}: {dead.message}",
+        traceback=dead.traceback,
+    )
     properties = pika.BasicProperties(
         delivery_mode=2,
         content_type="application/json",
         message_id=str(dead.task_id),
-        headers={"dispatch": str(dead.dispatch), "dead_letter": str(dead.id), "error": dead.code},
+        headers={"dead_letter": str(dead.id), "error": dead.code},
     )
-    body = _encode(dead.queue, dead.task_type, dead.task_id, options)
+    body = _encode(dead.queue, dead.task_type, [dead.task_id], options)
     return Letter(dead.queue, xq_name(dead.queue), body, properties)

@@ -15,7 +15,7 @@ from typing import Any
 import pika
 import pika.exceptions
 
-from actors.rabbitmq.messages import Letter, letter_for
+from actors.rabbitmq.messages import Letter, dispatch_of, letters_for
 from actors.rabbitmq.topology import declarations
 from tasks.values import Publication
 
@@ -77,6 +77,7 @@ class Publisher:
         self._given_up: deque[int] = deque(maxlen=REMEMBERED)
         self._next_tag = 1
         self._turn = 0
+        self._shared: tuple[int, int] | None = None
         self._complaint = ""
         self._thread = threading.Thread(target=self._run, name="callboard-publisher", daemon=True)
 
@@ -100,6 +101,10 @@ class Publisher:
         """How many more messages of a queue may be published now."""
         return max(0, self._window - self._ready.get(queue, 0)) if self.is_open else 0
 
+    def share(self, dispatch: int, together: int) -> None:
+        """A message of this dispatch, the next one of the dispatcher, may name so many tasks."""
+        self._shared = (dispatch, together)
+
     def watch(self, queues: Iterable[str]) -> None:
         """Declare and count these queues too, though this process may never have published to them."""
         self._wanted.update(queues)
@@ -118,10 +123,12 @@ class Publisher:
 
     def publish(self, dispatch: int, publications: Sequence[Publication]) -> None:
         """Publish a committed batch."""
+        shared = self._shared
+        together = shared[1] if shared is not None and shared[0] == dispatch else 1
         with self._lock:  # a batch is taken by this connection, and then begun or reported by it
             taken = self._open
             if taken:
-                self._inbox.append(_Batch(dispatch, [letter_for(one) for one in publications]))
+                self._inbox.append(_Batch(dispatch, letters_for(publications, together)))
         if not taken:
             self._unconfirmed(dispatch)
             return
@@ -305,7 +312,8 @@ class Publisher:
     def _on_returned(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """A queue was deleted under us: declare it again, and dispatch the batch again."""
         self._declared.discard(method.routing_key.removesuffix(DEAD_ENDING))
-        batch = self._batches.get(int(properties.headers["dispatch"]))
+        dispatch = dispatch_of(body)
+        batch = None if dispatch is None else self._batches.get(dispatch)
         if batch is not None:
             self._give_up(batch)
 

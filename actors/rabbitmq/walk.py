@@ -12,7 +12,6 @@ from actors.rabbitmq.foreign import kept, letter_in, read_ours
 from actors.rabbitmq.messages import Returned
 from tasks.ledger.strays import Keep
 from tasks.strays import StrayQueries
-from tasks.values import Arrival
 
 log = logging.getLogger("callboard.janitor")
 
@@ -83,15 +82,15 @@ class Walk:
                 named[tag] = what.dead_letter
         resolutions = self._queries.resolutions([letter for letter in named.values() if letter is not None])
         tasks = self._queries.known_tasks(
-            [what.task_id for what in ours.values() if isinstance(what, Arrival)]
+            [one.arrival.task_id for what in ours.values() if isinstance(what, list) for one in what]
         )
         strangers = []
         for one in batch:
             letter, what = named[one.tag], ours.get(one.tag)
             if letter is not None and (letter in resolutions or _is_copy(one.body)):
                 self._settle_copy(channel, one.tag, letter, resolutions)
-            elif isinstance(what, Arrival) and what.task_id in tasks:
-                channel.basic_ack(one.tag)  # a hint: its task is on record, and is dispatched from there
+            elif isinstance(what, list) and any(named.arrival.task_id in tasks for named in what):
+                channel.basic_ack(one.tag)  # a hint: its tasks are on record, and are dispatched from there
             else:
                 strangers.append(one)
         self._record(channel, strangers)

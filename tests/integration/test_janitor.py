@@ -20,7 +20,7 @@ from playhouse.pool import PooledPostgresqlDatabase
 from actors.rabbitmq import janitor, topology, walk
 from actors.rabbitmq.foreign import kept
 from actors.rabbitmq.janitor import Janitor
-from actors.rabbitmq.messages import letter_for
+from actors.rabbitmq.messages import letters_for
 from actors.rabbitmq.topology import declarations
 from actors.submission import Order
 from tasks.ids import new_id
@@ -152,7 +152,7 @@ class House:
 
     def send_copy(self, letter: UUID, task_id: UUID) -> None:
         dead = DeadLetter(letter, task_id, "work", self.queue, 1, "actor_error", "oops", None, 1)
-        made = letter_for(dead)
+        [made] = letters_for([dead])
         self.channel.basic_publish("", self.dead, made.body, made.properties)
 
     def in_dead_letters(self) -> list[tuple[Any, bytes]]:
@@ -500,6 +500,9 @@ def test_a_hint_in_the_dead_letters_is_no_letter(house: House) -> None:
     body = {"queue_name": house.queue, "actor_name": "work", "args": [str(task.id)], "kwargs": {}}
     body |= {"options": {"dispatch": 5}, "message_id": str(task.id), "message_timestamp": 1}
     house.throw_in(json.dumps(body).encode())
+    # and one that names a deleted task beside it
+    types: dict[str, object] = {"options": {"dispatch": 5, "types": ["work", "work"]}}
+    house.throw_in(json.dumps(body | types | {"args": [str(new_id()), str(task.id)]}).encode())
     # and one that only looks like it
     house.throw_in(json.dumps(body | {"args": [str(new_id())]}).encode())
     house.janitor.step()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from dramatiq import Message
@@ -13,7 +13,7 @@ from dramatiq import Message
 from actors.delivery import Slots
 from actors.errors import BrokerError
 from actors.rabbitmq import topology
-from actors.rabbitmq.consumer import Intake, RabbitConsumer
+from actors.rabbitmq.consumer import Intake, RabbitConsumer, RabbitDelivery
 from actors.rabbitmq.publisher import Publisher, new_dispatch
 from actors.submission import Order
 from tasks.ids import new_id
@@ -295,12 +295,15 @@ class Desk:
         self.asked: list[Future[Claimed | Refused]] = []
         self.released: list[Claimed] = []
         self.slots = Slots(2)
+        self.answers: dict[UUID, Claimed | Refused] = {}
+        self.postponed: list[Arrival] = []
+        self.postponing: Future[bool] = Future()
         self.intake = Intake(
             topology.parameters([url]),
             "classic",
             self.slots,
             claim=self._claim,
-            postpone=lambda arrival, seconds: Future(),
+            postpone=self._postpone,
             release=self._release,
             replay=lambda dead_letter: Future(),
             take_over=lambda refused: None,
@@ -309,7 +312,13 @@ class Desk:
 
     def _claim(self, arrival: Arrival) -> "Future[Claimed | Refused]":
         self.asked.append(Future())
+        if arrival.task_id in self.answers:
+            self.asked[-1].set_result(self.answers[arrival.task_id])
         return self.asked[-1]
+
+    def _postpone(self, arrival: Arrival, seconds: float) -> "Future[bool]":
+        self.postponed.append(arrival)
+        return self.postponing
 
     def _release(self, claim: Claimed) -> "Future[bool]":
         self.released.append(claim)
@@ -338,6 +347,73 @@ def test_a_consumer_that_must_stop_does_not_wait_for_a_claim_and_gives_it_back_w
     claim = a_claim()
     desk.asked[0].set_result(claim)
     assert desk.released == [claim]
+
+
+def claimed(consumer: RabbitConsumer, number: int) -> list[RabbitDelivery]:
+    """Let a consumer claim so many tasks, and take what it yields."""
+    taken: list[RabbitDelivery] = []
+
+    def is_enough() -> bool:
+        one = next(consumer)
+        taken.extend([one] if one is not None else [])
+        return len(taken) == number
+
+    eventually(is_enough)
+    return taken
+
+
+def end(consumer: RabbitConsumer, delivery: RabbitDelivery) -> None:
+    """The outcome of a delivery is committed."""
+    delivery.recorded = Future()
+    consumer.ack(delivery)
+    delivery.recorded.set_result(True)
+
+
+def test_a_message_about_several_tasks_is_acknowledged_when_the_last_of_them_is_settled(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    # Given three tasks in one message: one is claimed, one is of a type that is unknown here, one is refused
+    desk = Desk(rabbit_node.url)
+    dispatch = new_dispatch()
+    hints = [Hint(new_id(), kind, queue, 5, dispatch) for kind in ("work", "strange", "work")]
+    desk.answers = {hints[0].task_id: a_claim(), hints[2].task_id: Refused(hints[2].task_id, "stale")}
+    office.publisher.share(dispatch, 16)
+    office.publish(hints)
+    eventually(lambda: office.confirmed)
+    assert count(rabbit_node.url, queue) == 1
+    consumer = RabbitConsumer(desk.intake, queue, prefetch=4, timeout=0.05)
+    # When they arrive, then each is judged by itself
+    [delivery] = claimed(consumer, 1)
+    eventually(lambda: next(consumer) is None and len(desk.asked) == 2)
+    assert [arrival.task_id for arrival in desk.postponed] == [hints[1].task_id]
+    # and only when all outcomes are committed the message may go
+    end(consumer, delivery)
+    assert consumer._acks.collect() == []
+    desk.postponing.set_result(True)
+    consumer.close()
+    assert count(rabbit_node.url, queue) == 0
+
+
+def test_a_message_of_which_some_tasks_run_here_is_given_back_once_for_the_others(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    # Given six tasks in one message, of which two are claimed, and no thread becomes free
+    desk = Desk(rabbit_node.url)
+    hints = batch(queue, 6)
+    desk.answers = {one.task_id: a_claim() for one in hints}
+    office.publisher.share(hints[0].dispatch, 16)
+    office.publish(hints)
+    consumer = RabbitConsumer(desk.intake, queue, prefetch=4, timeout=0.05)
+    deliveries = claimed(consumer, 2)
+    # When it has been so for a while, then the message is there for others
+    eventually(lambda: next(consumer) is None and count(rabbit_node.url, queue) == 1)
+    # and what ends here later acknowledges nothing
+    for one in deliveries:
+        end(consumer, one)
+    assert consumer._acks.collect() == []
+    consumer.close()
+    [(_, _, message)] = messages(rabbit_node.url, queue)
+    assert message.args == tuple(str(one.task_id) for one in hints)
 
 
 def consume_until_stopped(consumer: RabbitConsumer, intake: Intake) -> list[object]:

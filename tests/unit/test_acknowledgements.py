@@ -110,3 +110,23 @@ def test_only_the_first_word_wakes_the_consumer() -> None:
     acks.collect()
     acks.delivered(3)
     assert acks.done(3) is True
+
+
+def test_a_message_about_several_tasks_is_acknowledged_when_all_of_them_are_settled() -> None:
+    acks = Acknowledgements()
+    acks.delivered(1, 3)
+    acks.delivered(2)
+    assert [acks.done(1), acks.done(1)] == [False, False]
+    acks.done(2)
+    assert acks.collect() == [(2, False)]
+    assert acks.done(1) is True
+    assert acks.collect() == [(1, True)]
+
+
+def test_a_message_that_was_given_back_is_never_acknowledged_however_many_of_its_tasks_end_later() -> None:
+    acks = Acknowledgements()
+    acks.delivered(1, 3)
+    acks.done(1)
+    acks.forget(1)
+    assert [acks.done(1), acks.done(1)] == [False, False]
+    assert acks.collect() == []

@@ -64,3 +64,8 @@ def test_at_any_speed_the_window_settles_where_workers_are_busy_and_little_waits
     work(window, rate, 600)
     assert work(window, rate, 300) == 0
     assert window.size <= max(SMALLEST, 8 * rate * REFILL_SECONDS, 4)
+
+
+def test_tasks_share_messages_only_where_a_window_has_grown() -> None:
+    sizes = (SMALLEST, FIRST, 128, 512, 1_024, LARGEST)
+    assert [Window(size).together for size in sizes] == [1, 1, 2, 8, 16, 16]
