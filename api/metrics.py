@@ -165,7 +165,7 @@ def _lines(
         for name, number in one.vitals.ready.items():
             ready[name] = max(ready.get(name, 0), number)
     counts = (((name,), number) for name, number in sorted(ready.items()))
-    words = "Ready messages in a queue by RabbitMQ's own count."
+    words = "Ready messages in a queue by RabbitMQ's own count; one names up to 16 tasks."
     yield _gauge("callboard_rabbitmq_ready", words, ("queue",), counts)
 
 
