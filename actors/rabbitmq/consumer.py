@@ -206,8 +206,8 @@ class RabbitConsumer(Consumer):
         ahead, wanted, usual = self._intake.slots.ahead, self._calm, self._usual()
         while wanted * usual < min(self._calm + ahead, MOST_PREFETCHED):
             wanted *= 4
-        is_idle = not ahead and not self._arrived
-        if not is_idle and self._prefetch // 16 < wanted <= self._prefetch:
+        is_enough = self._prefetch // 16 < wanted <= self._prefetch
+        if is_enough if ahead else self._arrived:  # while none is finished, nobody knows how long they take
             return
         if wanted != self._prefetch:
             self._prefetch = wanted
