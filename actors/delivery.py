@@ -37,16 +37,23 @@ class Delivery(MessageProxy):
         """None."""
         return {}
 
-    def over(self, slots: "Slots", release: Callable[[Claimed], "Future[bool]"]) -> None:
-        """Its call is over, or will not be: free its slot, once, and give back a claim that has no outcome.
+    def over(self, slots: "Slots", release: Callable[[Claimed], "Future[bool]"]) -> bool:
+        """Its call is over, or will not be: free its slot, and give back a claim that has no outcome.
 
-        A call leaves none if its thread was interrupted in our own code.
+        A call leaves none if its thread was interrupted in our own code, or if it was never begun. False:
+        this was said before.
         """
+        has_ended = self.recorded is not None
         if self.recorded is None:
             self.recorded = release(self.claim)
-        if not self._is_over:
-            self._is_over = True
+        if self._is_over:
+            return False
+        self._is_over = True
+        if has_ended:
             slots.finish()
+        else:  # what was given back says nothing about how long tasks take
+            slots.give()
+        return True
 
     def when_recorded(self, act: Callable[[], None]) -> None:
         """Act once the outcome is committed: what is not recorded is never acknowledged."""

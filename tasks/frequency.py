@@ -25,8 +25,9 @@ class Frequency:
         return max(self._now, self._before)
 
     def _turn(self) -> None:
-        elapsed = time.monotonic() - self._since
+        now = time.monotonic()
+        elapsed = now - self._since
         if elapsed >= MOMENT:
             self._before = self._now if elapsed < 2 * MOMENT else 0
             self._now = 0
-            self._since += elapsed
+            self._since = now  # not a sum: of two threads that turn at once both are right

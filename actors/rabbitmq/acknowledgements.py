@@ -33,6 +33,11 @@ class Acknowledgements:
             self._done.add(tag)
             return first
 
+    @property
+    def are_due(self) -> bool:
+        """Whether there is something to collect."""
+        return bool(self._done)
+
     def forget(self, tag: int) -> None:
         """A message was given back: there is nothing to acknowledge."""
         with self._lock:

@@ -112,7 +112,7 @@ class RabbitConsumer(Consumer):
             return self._claimed.popleft()
         try:
             self._acknowledge()
-            self._connection.process_data_events(0 if self._arrived else self._timeout)
+            self._connection.process_data_events(0 if self._arrived else self._patience())
             if not self._channel.is_open:
                 raise lost(RuntimeError("RabbitMQ closed the channel"))
             if self._intake.stopping.is_set():
@@ -132,9 +132,9 @@ class RabbitConsumer(Consumer):
     def ack(self, message: MessageProxy) -> None:
         """Acknowledge once the outcome is committed, and free the thread's slot now."""
         if isinstance(message, RabbitDelivery):
-            message.over(self._intake.slots, self._intake.release)
             owner, tag = message.consumer, message.tag
-            message.when_recorded(lambda: owner._settled(tag))
+            if message.over(self._intake.slots, self._intake.release):  # each task of a message counts once
+                message.when_recorded(lambda: owner._settled(tag))
 
     def nack(self, message: MessageProxy) -> None:
         """As `ack`: our own messages are never rejected; their failure is a state of the record."""
@@ -152,7 +152,7 @@ class RabbitConsumer(Consumer):
         """Send the last acks and close the connection; RabbitMQ requeues what is unacknowledged."""
         self.requeue(())
         try:
-            self._acknowledge()
+            self._acknowledge(at_once=True)
         except CONNECTION_ERRORS:
             log.info("the last acks of %s were lost with their connection", self.queue_name)
         self._drop_connection()
@@ -318,10 +318,17 @@ class RabbitConsumer(Consumer):
 
         self._intake.replay(returned.dead_letter).add_done_callback(settle)
 
-    def _acknowledge(self) -> None:
+    def _patience(self) -> float:
+        """How long to wait for messages: while acks wait for their moment, no longer than until then."""
+        if not self._acks.are_due:
+            return self._timeout
+        return max(0.0, min(self._timeout, self._acknowledged_at + ACK_SECONDS - time.monotonic()))
+
+    def _acknowledge(self, *, at_once: bool = False) -> None:
         """Each flush costs as much as a message or two: while many come, acks go out a few times a second."""
         now = time.monotonic()
-        if self._prefetch >= MANY_PREFETCHED and now - self._acknowledged_at < ACK_SECONDS:
+        is_early = now - self._acknowledged_at < ACK_SECONDS
+        if self._prefetch >= MANY_PREFETCHED and is_early and not at_once:
             return
         self._acknowledged_at = now
         for tag, multiple in self._acks.collect():

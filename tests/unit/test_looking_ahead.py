@@ -1,6 +1,7 @@
 """How many claims a worker holds ahead of its threads: some while tasks are short, else none."""
 
 import threading
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from actors.delivery import Delivery, Slots, message_for
 from actors.threads import Crew
 from tasks import frequency
 from tasks.frequency import MOMENT, Frequency
+from tasks.values import Claimed
 from tests.support.claims import a_claim
 from tests.unit.test_threads import Counter
 
@@ -70,6 +72,24 @@ def test_slots_that_were_of_no_use_do_not_count_as_finished(time: Time) -> None:
     slots.give(slots.take(2, 0))
     assert slots.ahead == 0
     assert slots.free == 2
+
+
+def test_what_was_never_begun_does_not_count_as_finished_and_is_over_once() -> None:
+    slots = Slots(1)
+    released: list[object] = []
+
+    def release(claim: Claimed) -> "Future[bool]":
+        released.append(claim)
+        return Future()
+
+    # Given more claims than threads, which are given back, some of them twice
+    deliveries = [Delivery(message_for(claim), claim) for claim in (a_claim() for _ in range(9))]
+    slots.give(-len(deliveries))
+    assert [one.over(slots, release) for one in deliveries] == [True] * 9
+    assert [one.over(slots, release) for one in deliveries] == [False] * 9
+    # Then their slots are free, each was released, and nobody takes them for short tasks
+    assert (slots.held, slots.ahead, slots.free) == (0, 0, 1)
+    assert len(released) == 9
 
 
 def test_while_half_of_what_was_claimed_ahead_waits_nobody_claims_a_few(time: Time) -> None:
