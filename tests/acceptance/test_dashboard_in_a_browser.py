@@ -102,9 +102,8 @@ def test_a_failed_job_is_seen_requeued_and_completes_and_all_counts_agree(desk: 
     waiting = desk.submit(f"third {EVIL}", delay=3_600)
     for task_id in (first, second):
         assert desk.callboard.wait_for_task(task_id)["status"] == "failed"
-    eventually(lambda: desk.on_rabbitmq() == (0, 2), 15)
     # Then the first page counts them as RabbitMQ does
-    assert desk.row() == ["0", "1", "2"]
+    eventually(lambda: desk.on_rabbitmq() == (0, 2) and desk.row() == ["0", "1", "2"], 15)
     # and the tab of failed jobs leads to the page of each, which says what went wrong
     desk.click(desk.chrome.find_element(By.LINK_TEXT, "default"))
     desk.click(desk.chrome.find_element(By.PARTIAL_LINK_TEXT, "FAILED"))
@@ -121,8 +120,8 @@ def test_a_failed_job_is_seen_requeued_and_completes_and_all_counts_agree(desk: 
     assert desk.tabs()["failed"] == "1"
     assert [job for job in desk.jobs() if "first" in job] == []
     assert desk.callboard.wait_for_task(first)["status"] == "completed"
-    eventually(lambda: desk.on_rabbitmq() == (0, 1), 15)
-    assert desk.row() == ["0", "1", "1"]
+    # (while the janitor looks at the copies, RabbitMQ counts none of those that it has in hand)
+    eventually(lambda: desk.on_rabbitmq() == (0, 1) and desk.row() == ["0", "1", "1"], 15)
     # When the other one is deleted, then nothing runs again
     desk.open("/queues/default/failed")
     desk.press("Delete", "second")
