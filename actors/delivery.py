@@ -14,6 +14,7 @@ from tasks.values import Claimed
 
 #: More than so many claims are never held ahead of the threads: they are lost together.
 MOST_AHEAD = 128
+_REPLACING = threading.Lock()
 
 
 class Delivery(MessageProxy):
@@ -23,6 +24,7 @@ class Delivery(MessageProxy):
         super().__init__(message)
         self.claim = claim
         self.recorded: Future[Any] | None = None
+        self._instead: Callable[[BaseException], Future[Any] | None] | None = None
         self._is_over = False
         #: When it was claimed, on the monotonic clock.
         self.since = time.monotonic()
@@ -55,10 +57,34 @@ class Delivery(MessageProxy):
             slots.give()
         return True
 
+    def or_instead(self, instead: "Callable[[BaseException], Future[Any] | None]") -> None:
+        """If the outcome cannot be recorded, what ``instead`` makes of the error is recorded in its place."""
+        self._instead = instead
+        if self.recorded is not None:
+            self.recorded.add_done_callback(self._replace)
+
+    def _replace(self, done: "Future[Any]") -> None:
+        error = done.exception()
+        if error is None:
+            return
+        with _REPLACING:  # it is called by whoever sees the error, and one of them sees it first
+            if self.recorded is done and self._instead is not None:
+                instead, self._instead = self._instead, None
+                self.recorded = instead(error) or done
+
     def when_recorded(self, act: Callable[[], None]) -> None:
         """Act once the outcome is committed: what is not recorded is never acknowledged."""
+
+        def look(done: "Future[Any]") -> None:
+            if done.exception() is None:
+                act()
+            else:
+                self._replace(done)
+                if self.recorded is not done:
+                    self.when_recorded(act)
+
         if self.recorded is not None:
-            self.recorded.add_done_callback(lambda future: act() if future.exception() is None else None)
+            self.recorded.add_done_callback(look)
 
 
 def message_for(claim: Claimed) -> "Message[Any]":

@@ -112,8 +112,11 @@ class RecordedCall:
             log.exception("task %s is handed back", claim.id)
             delivery.recorded = self._ledger.release(claim)
         if delivery.recorded is not None:
-            self._unrecorded.add(delivery.recorded)
-            delivery.recorded.add_done_callback(self._unrecorded.discard)
+            self._remember(delivery.recorded)
+
+    def _remember(self, recorded: "Future[Any]") -> None:
+        self._unrecorded.add(recorded)
+        recorded.add_done_callback(self._unrecorded.discard)
 
     def _run(self, claim: Claimed, place: Keep | None) -> Verdict:
         self._running[claim.id] = claim
@@ -149,8 +152,8 @@ class RecordedCall:
             self._record_completion(delivery, verdict.result, reused=verdict.task_id)
         elif isinstance(verdict, Failed):
             log.warning("task %s (%s) failed: %s", claim.id, claim.task_type, verdict.error.code)
-            failed = self._ledger.fail(claim, verdict.error, retry_in=verdict.retry_in)
-            delivery.recorded = self._or_failed(claim, failed)
+            delivery.recorded = self._ledger.fail(claim, verdict.error, retry_in=verdict.retry_in)
+            self._or_fail(delivery)
             if verdict.retry_in is None:
                 self._settle_after(delivery)
         elif isinstance(verdict, Lost):
@@ -171,29 +174,24 @@ class RecordedCall:
             settle = following.settle
             told = RunProgress(claim.run_id, following.progress, following.phase, following.details)
             completion = Complete(claim.id, claim.token, result, following.successors, told, keep, reused)
-        delivery.recorded = self._or_failed(claim, self._ledger.complete(claim, completion))
+        delivery.recorded = self._ledger.complete(claim, completion)
+        self._or_fail(delivery)
         if settle:
             self._settle_after(delivery)
 
-    def _or_failed(self, claim: Claimed, recorded: "Future[bool]") -> "Future[bool]":
-        """``recorded``, or, where Postgres refuses to keep it, the record of a final failure."""
-        outcome: Future[bool] = Future()
+    def _or_fail(self, delivery: Delivery) -> None:
+        """Where Postgres refuses to keep what a task came to, its record is that of a final failure."""
 
-        def finish(last: "Future[bool]") -> None:
-            error = last.exception()
-            if error is None:
-                outcome.set_result(last.result())
-            elif isinstance(error, Unavailable) or last is not recorded:
-                outcome.set_exception(error)
-            else:
-                log.warning("what task %s came to cannot be kept: %s", claim.id, error)
-                refused = TaskError(
-                    "result_not_serialisable", f"the outcome cannot be kept: {said_by(error)}"
-                )
-                self._ledger.fail(claim, refused, retry_in=None).add_done_callback(finish)
+        def fail(error: BaseException) -> "Future[bool] | None":
+            if isinstance(error, Unavailable):
+                return None
+            log.warning("what task %s came to cannot be kept: %s", delivery.claim.id, error)
+            refused = TaskError("result_not_serialisable", f"the outcome cannot be kept: {said_by(error)}")
+            failed = self._ledger.fail(delivery.claim, refused, retry_in=None)
+            self._remember(failed)
+            return failed
 
-        recorded.add_done_callback(finish)
-        return outcome
+        delivery.or_instead(fail)
 
     def _settle_after(self, delivery: Delivery) -> None:
         claim = delivery.claim

@@ -38,13 +38,17 @@ REFUSED_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
 
 
+#: What became of claims: None for a task that somebody else holds just now.
+Answers = list[Claimed | Refused | None]
+
+
 class Intake(msgspec.Struct):
     """What consumers need: where to connect, how many claims there is room for, and verbs of the ledger."""
 
     urls: Sequence[pika.URLParameters]
     queue_type: str
     slots: Slots
-    claim: Callable[[Arrival], "Future[Claimed | Refused]"]
+    claim: Callable[[Sequence[Arrival]], "Future[Answers]"]
     postpone: Callable[[Arrival, float], "Future[bool]"]
     release: Callable[[Claimed], "Future[bool]"]
     replay: Callable[[UUID], "Future[str]"]
@@ -58,6 +62,13 @@ class _Arrived(msgspec.Struct, frozen=True):
 
     tag: int
     named: Named
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """Arrivals whose claims are being recorded."""
+
+    batch: list[_Arrived]
+    answer: "Future[Answers]"
 
 
 class RabbitDelivery(Delivery):
@@ -245,53 +256,72 @@ class RabbitConsumer(Consumer):
             batch = [self._arrived.popleft() for _ in range(free)]
             known = [one for one in batch if one.named.task_type in self._intake.types]
             unknown = [one for one in batch if one.named.task_type not in self._intake.types]
-            pending = deque((one, self._intake.claim(one.named.arrival)) for one in known)
             self._intake.slots.give(len(unknown))
             for one in unknown:
                 self._postpone(one)
-            self._sort_all(pending)
+            if known:
+                self._claim(known)
             if self._claimed:
                 return
 
-    def _sort_all(self, pending: "deque[tuple[_Arrived, Future[Claimed | Refused]]]") -> None:
+    def _claim(self, batch: "list[_Arrived]") -> None:
+        pending = deque([self._asked(batch)])
         try:
-            while pending and self._is_answered(pending[0][1]):
-                self._sort(*pending[0])
+            while pending and self._is_answered(pending[0].answer):
+                left = self._sort(pending[0])
                 pending.popleft()
+                pending.extend(self._asked(some) for some in left)
         finally:  # if this thread is ended in the middle, or stops: nobody else knows of these claims
-            for _, future in pending:
-                self._intake.slots.give()
-                future.add_done_callback(self._hand_back)
+            for asked in pending:
+                self._intake.slots.give(len(asked.batch))
+                asked.answer.add_done_callback(self._hand_back)
 
-    def _is_answered(self, future: "Future[Claimed | Refused]") -> bool:
+    def _asked(self, batch: "list[_Arrived]") -> "_Asked":
+        return _Asked(batch, self._intake.claim([one.named.arrival for one in batch]))
+
+    def _is_answered(self, future: "Future[Answers]") -> bool:
         """Wait for the ledger, which waits for Postgres; who stops waits no longer."""
         while not future.done():
             if wait([future], STEP_SECONDS).not_done and self._intake.stopping.is_set():
                 return False
         return True
 
-    def _hand_back(self, future: "Future[Claimed | Refused]") -> None:
-        outcome = None if future.exception() else future.result()
-        if isinstance(outcome, Claimed):
-            self._intake.release(outcome)
+    def _hand_back(self, future: "Future[Answers]") -> None:
+        for outcome in () if future.exception() else future.result():
+            if isinstance(outcome, Claimed):
+                self._intake.release(outcome)
 
-    def _sort(self, one: _Arrived, future: "Future[Claimed | Refused]") -> None:
+    def _sort(self, asked: "_Asked") -> "list[list[_Arrived]]":
+        """See to what was claimed and what was refused; what is to be asked for again, and with which others.
+
+        A claim that cannot be recorded is tried without the others: they have done nothing wrong.
+        """
         try:
-            outcome = future.result()
+            answers = asked.answer.result()
         except Exception as error:
+            if len(asked.batch) > 1:
+                return [[one] for one in asked.batch]
             self._intake.slots.give()
             log.warning(
-                "task %s could not be claimed, its message waits: %s", one.named.arrival.task_id, error
+                "task %s could not be claimed, its message waits: %s",
+                asked.batch[0].named.arrival.task_id,
+                error,
             )
-            return
-        if isinstance(outcome, Claimed):
-            call = call_of(self.queue_name, one.named)
-            self._claimed.append(RabbitDelivery(call, outcome, self, one.tag))
-            return
+            return []
+        for one, outcome in zip(asked.batch, answers, strict=True):
+            if isinstance(outcome, Claimed):
+                call = call_of(self.queue_name, one.named)
+                self._claimed.append(RabbitDelivery(call, outcome, self, one.tag))
+            elif outcome is not None:
+                self._refuse(one, outcome)
+        held = [one for one, outcome in zip(asked.batch, answers, strict=True) if outcome is None]
+        return [held] if held else []
+
+    def _refuse(self, one: _Arrived, refused: Refused) -> None:
         self._intake.slots.give()
         self._acks.done(one.tag)
-        if outcome.reason == "running":
-            self._take_over(outcome)
+        if refused.reason == "running":
+            self._take_over(refused)
 
     def _take_over(self, refused: Refused) -> None:
         try:

@@ -224,9 +224,13 @@ class Ledger(Upkeep, Calling, Letters, Steering, strays.Strays, Scheduling):
 
     # --- working ---------------------------------------------------------------------------------
 
-    def claim(self, arrival: Arrival) -> Future[Claimed | Refused]:
-        """Claim the task that a message names."""
-        return self._group.add("claim", claims.Claim(arrival.task_id, arrival.dispatch, claims.new_token()))
+    def claim(self, arrivals: Sequence[Arrival]) -> Future[list[Claimed | Refused | None]]:
+        """Claim the tasks that messages name. None for one that somebody holds just now: claim it again.
+
+        While all of them are held the answer waits.
+        """
+        wanted = [claims.Wanted(one.task_id, one.dispatch, claims.new_token()) for one in arrivals]
+        return self._group.add("claim", claims.Claim(wanted), rows=len(wanted))
 
     def fetch(self, queues: Sequence[str], types: Sequence[str], limit: int) -> Future[list[Claimed]]:
         """Claim up to ``limit`` ready tasks without a message."""

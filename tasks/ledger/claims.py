@@ -29,12 +29,18 @@ def new_token() -> int:
     return secrets.randbits(62)
 
 
-class Claim(msgspec.Struct, frozen=True):
-    """Take the task that a message names, under ``token``."""
+class Wanted(msgspec.Struct, frozen=True):
+    """A task that a message names, to be taken under ``token``."""
 
     task_id: UUID
     dispatch: int
     token: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Take the tasks that messages name."""
+
+    wanted: Sequence[Wanted]
 
 
 class Fetch(msgspec.Struct):
@@ -186,7 +192,20 @@ FROM locked WHERE s.id = locked.id RETURNING s.id, {PLACE}"""
 
 
 def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
-    """Claim what arrived: a Claimed or a Refused for each. The same message twice is claimed once."""
+    """Claim what arrived: for each task a Claimed, a Refused, or None if it is locked.
+
+    SKIPPED if all of a verb's are locked: that verb waits. The same message twice is claimed once.
+    """
+    answers = iter(_claim(tx, [one for item in items for one in item.wanted]))
+    return [_unless_all_locked([next(answers) for _ in item.wanted]) for item in items]
+
+
+def _unless_all_locked(answers: Sequence[object]) -> object:
+    got = [None if answer is SKIPPED else answer for answer in answers]
+    return SKIPPED if all(answer is None for answer in got) else got
+
+
+def _claim(tx: Transaction, items: Sequence[Wanted]) -> list[object]:
     claimed = _by_token(tx, tx.moves(_CLAIM, as_json(items), tx.owner))
     missing = [item for item in items if item.token not in claimed]
     if not missing:
@@ -207,7 +226,7 @@ def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
 
 
 def _claim_judged(
-    tx: Transaction, missing: Sequence[Claim], found: dict[UUID, Any]
+    tx: Transaction, missing: Sequence[Wanted], found: dict[UUID, Any]
 ) -> tuple[dict[int, Claimed], dict[int, Refused]]:
     """Of arrivals that were not claimed those that need a place: what could be claimed, and what waits on."""
     asking = {item.task_id: item for item in missing if _needs_a_place(item, found.get(item.task_id))}
@@ -225,7 +244,7 @@ def _asking(task_id: UUID, row: Sequence[Any]) -> Asking:
     return Asking(task_id, queue, key, rank)
 
 
-def _needs_a_place(item: Claim, row: Sequence[Any] | None) -> bool:
+def _needs_a_place(item: Wanted, row: Sequence[Any] | None) -> bool:
     if row is None:
         return False
     status, dispatch, _, _, run_is_over, _, queue, key = row
@@ -356,7 +375,7 @@ def _start_runs(tx: Transaction, claimed: Sequence[Claimed]) -> None:
         tx.moves(_START_RUNS, list(runs))
 
 
-def _refusal(item: Claim, row: Sequence[Any] | None) -> object:
+def _refusal(item: Wanted, row: Sequence[Any] | None) -> object:
     if row is None:
         return Refused(item.task_id, "stale")
     status, dispatch, worker, _, run_is_over, *_ = row

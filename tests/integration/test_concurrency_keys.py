@@ -17,6 +17,7 @@ from tasks.queries import Queries
 from tasks.queues import QueueQueries
 from tasks.records import Page, TaskFilter
 from tasks.values import Arrival, Claimed, Complete, Hint, NewTask, Publication, Refused
+from tests.support.claims import claim_each
 from tests.support.processes import Installation, Running
 from tests.support.waiting import eventually
 
@@ -68,8 +69,7 @@ class Desk:
         return arrivals
 
     def claim(self, arrivals: Sequence[Arrival]) -> list[Claimed | Refused]:
-        answers = [self.ledger.claim(one) for one in arrivals]
-        return [answer.result(10) for answer in answers]
+        return claim_each(self.ledger, arrivals)
 
     def fetch(
         self, limit: int = 10, ledger: Ledger | None = None, queues: Sequence[str] = (QUEUE,)
@@ -120,8 +120,8 @@ def test_two_processes_at_once_never_take_the_last_place_twice(desk: Desk, by_me
     def claimed_by_message(ledger: Ledger) -> list[Claimed]:
         ledger.take(QUEUE, 5, new_dispatch()).result(10)
         hints = [desk.wire.hints.popleft() for _ in range(len(desk.wire.hints) // 2 + 1) if desk.wire.hints]
-        answers = [ledger.claim(Arrival(hint.task_id, hint.dispatch)) for hint in hints]
-        return [one for one in (answer.result(10) for answer in answers) if isinstance(one, Claimed)]
+        answers = claim_each(ledger, [Arrival(hint.task_id, hint.dispatch) for hint in hints])
+        return [one for one in answers if isinstance(one, Claimed)]
 
     # When they work all off
     threads = [threading.Thread(target=work, args=(one,)) for one in (desk.ledger, desk.other) * 2]

@@ -36,6 +36,7 @@ from tasks.values import (
     RunProgress,
     TaskError,
 )
+from tests.support.claims import claim_one, only
 from tests.support.waiting import eventually
 
 QUEUE, TYPE = "default", "work"
@@ -283,8 +284,8 @@ def sent(record: Record, *tasks: UUID, dispatch: int = 77) -> list[Arrival]:
 def test_a_message_is_claimed_once(record: Record) -> None:
     (arrival,) = sent(record, record.submit())
 
-    claim = record.ledger.claim(arrival).result(10)
-    again = record.ledger.claim(arrival).result(10)
+    claim = claim_one(record.ledger, arrival)
+    again = claim_one(record.ledger, arrival)
 
     assert isinstance(claim, Claimed)
     assert again == Refused(arrival.task_id, "running", record.ledger.owner)
@@ -295,33 +296,44 @@ def test_a_message_that_arrives_twice_at_once_is_claimed_once(record: Record) ->
     (arrival,) = sent(record, record.submit())
 
     with a_group_in_flight(record):
-        futures = [record.ledger.claim(arrival) for _ in range(2)]
-    claim, again = (future.result(10) for future in futures)
+        futures = [record.ledger.claim([arrival]) for _ in range(2)]
+    claim, again = map(only, futures)
 
     assert isinstance(claim, Claimed)
     assert again == Refused(arrival.task_id, "running", record.ledger.owner)
 
 
+def test_of_a_batch_that_arrives_what_is_held_has_to_be_claimed_again(record: Record) -> None:
+    free, held = sent(record, record.submit()) + sent(record, record.submit())
+
+    with a_locked_row(record, held.task_id):
+        claim, left = record.ledger.claim([free, held]).result(10)
+
+    assert isinstance(claim, Claimed)
+    assert left is None
+    assert isinstance(claim_one(record.ledger, held), Claimed)
+
+
 def test_a_message_of_an_older_dispatch_is_stale(record: Record) -> None:
     (arrival,) = sent(record, record.submit())
 
-    answer = record.ledger.claim(Arrival(arrival.task_id, 76)).result(10)
+    answer = claim_one(record.ledger, Arrival(arrival.task_id, 76))
 
     assert answer == Refused(arrival.task_id, "stale")
-    assert isinstance(record.ledger.claim(arrival).result(10), Claimed)
+    assert isinstance(claim_one(record.ledger, arrival), Claimed)
 
 
 def test_a_message_about_nothing_or_about_the_past_is_refused(record: Record) -> None:
     done, cancelled = sent(record, record.submit(), record.submit())
-    claim = record.ledger.claim(done).result(10)
+    claim = claim_one(record.ledger, done)
     assert isinstance(claim, Claimed)
     record.complete(claim)
     record.ledger.cancel(cancelled.task_id).result(10)
     nobody = new_id()
 
-    assert record.ledger.claim(done).result(10) == Refused(done.task_id, "finished")
-    assert record.ledger.claim(cancelled).result(10) == Refused(cancelled.task_id, "finished")
-    assert record.ledger.claim(Arrival(nobody, 77)).result(10) == Refused(nobody, "stale")
+    assert claim_one(record.ledger, done) == Refused(done.task_id, "finished")
+    assert claim_one(record.ledger, cancelled) == Refused(cancelled.task_id, "finished")
+    assert claim_one(record.ledger, Arrival(nobody, 77)) == Refused(nobody, "stale")
 
 
 def test_no_stage_of_a_run_that_is_over_is_claimed(record: Record) -> None:
@@ -329,7 +341,7 @@ def test_no_stage_of_a_run_that_is_over_is_claimed(record: Record) -> None:
     arrival, _ = sent(record, one, other)
     record.sql.execute("UPDATE task_state SET status = 'cancelled' WHERE id = %s", (run_id,))
 
-    assert record.ledger.claim(arrival).result(10) == Refused(one, "cancelled_run")
+    assert claim_one(record.ledger, arrival) == Refused(one, "cancelled_run")
     assert record.fetch(limit=5) == []
 
 
@@ -353,7 +365,7 @@ def test_a_message_about_an_unknown_type_sends_its_task_back_for_a_while(record:
 
     assert record.status(arrival.task_id) == "scheduled"
     assert record.counters(arrival.task_id) == (0, 0, 0)
-    assert record.ledger.claim(arrival).result(10) == Refused(arrival.task_id, "stale")
+    assert claim_one(record.ledger, arrival) == Refused(arrival.task_id, "stale")
     eventually(lambda: record.ledger.promote().result(10) == 1)
     assert record.moves(arrival.task_id) == ["queued", "scheduled", "queued"]
 
@@ -774,7 +786,7 @@ def test_a_submission_is_stamped_and_handed_to_the_outlet_after_its_commit(recor
     assert record.one("SELECT dispatch FROM task_state WHERE id = %s", ready) == hint.dispatch
     assert record.one("SELECT dispatch FROM task_state WHERE id = %s", later) is None
     assert record.one("SELECT owner FROM dispatches WHERE id = %s", hint.dispatch) == record.ledger.owner
-    assert isinstance(record.ledger.claim(Arrival(ready, hint.dispatch)).result(10), Claimed)
+    assert isinstance(claim_one(record.ledger, Arrival(ready, hint.dispatch)), Claimed)
 
 
 def test_nothing_is_stamped_while_the_window_is_full_or_something_older_waits(record: Record) -> None:
@@ -900,7 +912,7 @@ def test_what_others_overtake_all_the_while_is_sent_again(record: Record) -> Non
     assert record.ledger.resend(QUEUE, 30, overtaken=True).result(10) == 0
     other = record.submit(user_id="bob")
     record.ledger.take(QUEUE, 1, 901).result(10)
-    assert isinstance(record.ledger.claim(Arrival(other, 901)).result(10), Claimed)
+    assert isinstance(claim_one(record.ledger, Arrival(other, 901)), Claimed)
     # Then those that were overtaken come back
     assert record.ledger.resend(QUEUE, 30, overtaken=True).result(10) == 40
 
@@ -954,15 +966,15 @@ def test_a_batch_with_a_copy_that_somebody_holds_holds_up_nobody(record: Record,
 def test_of_a_batch_that_was_not_confirmed_only_the_unclaimed_is_published_again(record: Record) -> None:
     one, other = record.submit(), record.submit()
     record.ledger.take(QUEUE, 2, 900).result(10)
-    claim = record.ledger.claim(Arrival(one, 900)).result(10)
+    claim = claim_one(record.ledger, Arrival(one, 900))
     assert isinstance(claim, Claimed)
 
     assert record.ledger.reopen_dispatch(900).result(10) == 1
 
     assert record.one("SELECT count(*) FROM dispatches") == 0
-    assert record.ledger.claim(Arrival(other, 900)).result(10) == Refused(other, "stale")
+    assert claim_one(record.ledger, Arrival(other, 900)) == Refused(other, "stale")
     assert record.ledger.take(QUEUE, 5, 901).result(10) == 1
-    assert isinstance(record.ledger.claim(Arrival(other, 901)).result(10), Claimed)
+    assert isinstance(claim_one(record.ledger, Arrival(other, 901)), Claimed)
     assert record.complete(claim) is True
 
 
@@ -978,7 +990,7 @@ def test_what_was_published_long_ago_and_never_claimed_is_sent_again(record: Rec
     assert record.ledger.resend("mail", 10).result(10) == 0
     assert record.ledger.resend(QUEUE, 10).result(10) == 1
 
-    assert record.ledger.claim(Arrival(lost, 900)).result(10) == Refused(lost, "stale")
+    assert claim_one(record.ledger, Arrival(lost, 900)) == Refused(lost, "stale")
     assert [claim.id for claim in record.fetch(limit=5)] == [lost]
 
 
@@ -1181,7 +1193,7 @@ def test_every_verb_waits_for_a_held_row_without_holding_up_the_others(record: R
             record.ledger.fail(failing, OOPS, retry_in=None),
             record.ledger.cancel(cancelling),
             record.ledger.advance(Advance(run_id, status="failed")),
-            record.ledger.claim(Arrival(cancelling, 1)),
+            record.ledger.claim([Arrival(cancelling, 1)]),
         ]
         assert record.ledger.submit([a_task(queue_name="mail")]).result(10)
         assert record.ledger.rescue(new_id()).result(10) == 0
@@ -1189,7 +1201,7 @@ def test_every_verb_waits_for_a_held_row_without_holding_up_the_others(record: R
 
     assert [future.result(10) for future in waiting[:3]] == [True, "cancelled", True]
     # The claim came after the cancel, or before it, if the row was let go between the two.
-    assert isinstance(waiting[3].result(10), Refused | Claimed)
+    assert isinstance(only(waiting[3]), Refused | Claimed)
     assert record.status(cancelling) == "cancelled"
 
 
@@ -1370,11 +1382,11 @@ def test_an_uncertain_fetch_takes_no_more_than_it_may(record: Record, lossy: Los
 def test_an_uncertain_claim_is_still_a_claim(record: Record, lossy: Lossy) -> None:
     (arrival,) = sent(record, record.submit())
 
-    claim = uncertain(lossy, lambda ledger: ledger.claim(arrival))
+    (claim,) = uncertain(lossy, lambda ledger: ledger.claim([arrival]))
 
     assert isinstance(claim, Claimed)
     assert claim.attempt == 1
-    assert record.ledger.claim(arrival).result(10) == Refused(claim.id, "running", record.ledger.owner)
+    assert claim_one(record.ledger, arrival) == Refused(claim.id, "running", record.ledger.owner)
     assert record.complete(claim) is True
 
 

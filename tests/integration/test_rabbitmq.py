@@ -1,7 +1,7 @@
 """What Callboard does on RabbitMQ: the queues that it declares, and batches with their confirms."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -291,11 +291,13 @@ def test_a_password_in_a_url_that_cannot_be_read_is_not_told() -> None:
 class Desk:
     """What a consumer needs of a ledger: a claim is answered when the test says so."""
 
-    def __init__(self, url: str) -> None:
-        self.asked: list[Future[Claimed | Refused]] = []
+    def __init__(self, url: str, threads: int = 2) -> None:
+        self.asked: list[Future[list[Claimed | Refused | None]]] = []
         self.released: list[Claimed] = []
-        self.slots = Slots(2)
+        self.slots = Slots(threads)
+        self.batches: list[list[UUID]] = []
         self.answers: dict[UUID, Claimed | Refused] = {}
+        self.wrong: dict[UUID, Exception] = {}
         self.postponed: list[Arrival] = []
         self.postponing: Future[bool] = Future()
         self.intake = Intake(
@@ -310,10 +312,14 @@ class Desk:
             types={"work"},
         )
 
-    def _claim(self, arrival: Arrival) -> "Future[Claimed | Refused]":
+    def _claim(self, arrivals: Sequence[Arrival]) -> "Future[list[Claimed | Refused | None]]":
         self.asked.append(Future())
-        if arrival.task_id in self.answers:
-            self.asked[-1].set_result(self.answers[arrival.task_id])
+        self.batches.append([one.task_id for one in arrivals])
+        for wrong in [self.wrong[one.task_id] for one in arrivals if one.task_id in self.wrong][:1]:
+            self.asked[-1].set_exception(wrong)
+            return self.asked[-1]
+        if any(one.task_id in self.answers for one in arrivals):
+            self.asked[-1].set_result([self.answers.get(one.task_id) for one in arrivals])
         return self.asked[-1]
 
     def _postpone(self, arrival: Arrival, seconds: float) -> "Future[bool]":
@@ -345,7 +351,7 @@ def test_a_consumer_that_must_stop_does_not_wait_for_a_claim_and_gives_it_back_w
     consumer.close()
     # And a claim that is committed later is given back
     claim = a_claim()
-    desk.asked[0].set_result(claim)
+    desk.asked[0].set_result([claim])
     assert desk.released == [claim]
 
 
@@ -384,7 +390,7 @@ def test_a_message_about_several_tasks_is_acknowledged_when_the_last_of_them_is_
     consumer = RabbitConsumer(desk.intake, queue, prefetch=4, timeout=0.05)
     # When they arrive, then each is judged by itself
     [delivery] = claimed(consumer, 1)
-    eventually(lambda: next(consumer) is None and len(desk.asked) == 2)
+    eventually(lambda: next(consumer) is None and sum(map(len, desk.batches)) == 2)
     assert [arrival.task_id for arrival in desk.postponed] == [hints[1].task_id]
     # and only when all outcomes are committed the message may go
     end(consumer, delivery)
@@ -392,6 +398,34 @@ def test_a_message_about_several_tasks_is_acknowledged_when_the_last_of_them_is_
     desk.postponing.set_result(True)
     consumer.close()
     assert count(rabbit_node.url, queue) == 0
+
+
+def test_of_what_arrived_together_only_what_is_held_or_wrong_has_to_wait(
+    rabbit_node: RabbitNode, office: Office, queue: str
+) -> None:
+    # Given four tasks in one message: two can be claimed, one is held by somebody, one cannot be recorded
+    desk = Desk(rabbit_node.url, threads=4)
+    good, other, held, wrong = hints = batch(queue, 4)
+    desk.answers = {good.task_id: a_claim(), other.task_id: a_claim()}
+    desk.wrong = {wrong.task_id: ValueError("it cannot be recorded")}
+    office.publisher.share(hints[0].dispatch, 16)
+    office.publish(hints)
+    consumer = RabbitConsumer(desk.intake, queue, prefetch=4, timeout=0.05)
+    taken: list[RabbitDelivery] = []
+    taking = threading.Thread(target=lambda: taken.extend(claimed(consumer, 3)))
+    # When they arrive
+    taking.start()
+    # Then each is asked for alone, since one spoils the batch, and those after the held one wait for it
+    eventually(lambda: len(desk.batches) == 5)
+    assert sorted(desk.batches[1:]) == sorted([one.task_id] for one in hints)
+    claim = a_claim()
+    desk.asked[desk.batches.index([held.task_id])].set_result([claim])
+    # and all that can be claimed is worked on; only the message of the wrong one stays
+    taking.join(10)
+    assert {one.claim.id for one in taken} == {claim.id, *(one.id for one in desk.answers.values())}
+    assert desk.slots.held == 3
+    consumer.close()
+    assert count(rabbit_node.url, queue) == 1
 
 
 def test_a_message_of_which_some_tasks_run_here_is_given_back_once_for_the_others(

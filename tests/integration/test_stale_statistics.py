@@ -64,10 +64,8 @@ def test_a_dispatch_a_claim_and_a_finish_read_only_what_they_take(backlog: str) 
         ledger.publish_through(Outlet())
         for dispatch in range(1, 1 + ROUNDS):
             assert ledger.take("default", TAKEN, dispatch).result(10) == TAKEN
-            claims = [ledger.claim(one) for one in sent.pop()]
-            _finish(
-                ledger, [one for one in (claim.result(10) for claim in claims) if isinstance(one, Claimed)]
-            )
+            claims = ledger.claim(sent.pop()).result(10)
+            _finish(ledger, [one for one in claims if isinstance(one, Claimed)])
 
     assert _entries_read(backlog, work) < WAITING
 

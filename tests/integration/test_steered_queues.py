@@ -19,6 +19,7 @@ from tasks.queries import Queries
 from tasks.queues import QueueQueries
 from tasks.records import Queue, RateLimit
 from tasks.values import Arrival, Claimed, Complete, Fetched, Hint, NewTask, Publication, Refused, TaskError
+from tests.support.claims import claim_each, only
 from tests.support.waiting import eventually
 
 QUEUE, TYPE = "narrow", "work"
@@ -95,8 +96,7 @@ class Desk:
         return [Arrival(one, dispatch) for one in ids]
 
     def claim(self, arrivals: Sequence[Arrival]) -> list[Claimed | Refused]:
-        answers = [self.ledger.claim(one) for one in arrivals]
-        return [answer.result(10) for answer in answers]
+        return claim_each(self.ledger, arrivals)
 
     def fetch(self, limit: int = 10, ledger: Ledger | None = None, queue: str = QUEUE) -> list[Claimed]:
         return (ledger or self.ledger).fetch([queue], [TYPE], limit).result(10)
@@ -201,9 +201,9 @@ def test_processes_that_claim_at_once_never_take_more_places_than_there_are(desk
     arrivals = desk.sent_by_force(ids[:20])
 
     # When two processes claim and fetch at the same time
-    futures = [(desk.ledger, desk.other)[n % 2].claim(one) for n, one in enumerate(arrivals)]
+    futures = [(desk.ledger, desk.other)[n % 2].claim([one]) for n, one in enumerate(arrivals)]
     fetched = [ledger.fetch([QUEUE], [TYPE], 3) for ledger in (desk.ledger, desk.other) * 5]
-    claims = [one for one in (future.result(20) for future in futures) if isinstance(one, Claimed)]
+    claims = [one for one in map(only, futures) if isinstance(one, Claimed)]
     claims += [one for future in fetched for one in future.result(20)]
     claims += desk.fetch(20)
 
@@ -362,7 +362,7 @@ def test_a_pause_waits_for_claims_that_have_begun_before_it(desk: Desk) -> None:
     (arrival,) = desk.arrivals()
     with psycopg.connect(desk.url) as connection:
         connection.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
-        claiming = desk.other.claim(arrival)
+        claiming = desk.other.claim([arrival])
         eventually(
             lambda: desk.sql.execute(
                 "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"

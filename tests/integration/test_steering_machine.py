@@ -16,6 +16,7 @@ from actors.rabbitmq.publisher import new_dispatch
 from tasks.ledger import Ledger, NoOutlet
 from tasks.ledger.queues import Change, Define
 from tasks.values import Arrival, Claimed, Complete, Hint, NewTask, Publication, Refused, TaskError
+from tests.support.claims import claim_each, claim_one
 
 STEERED, FREE, TYPE, KEY = "steered", "free", "work", "k"
 OOPS = TaskError("actor_error", "oops")
@@ -129,8 +130,8 @@ class Steering(RuleBasedStateMachine):
         hints.rotate(data.draw(st.integers(0, max(len(hints) - 1, 0))))
         arrivals = [hints.popleft() for _ in range(min(most, len(hints)))]
         places = self._places
-        answers = [self.world.ledgers[who].claim(Arrival(one.task_id, one.dispatch)) for one in arrivals]
-        outcomes = [answer.result(10) for answer in answers]
+        asked = [Arrival(one.task_id, one.dispatch) for one in arrivals]
+        outcomes = claim_each(self.world.ledgers[who], asked)
         claims = [one for one in outcomes if isinstance(one, Claimed)]
         assert places is None or sum(one.queue == STEERED for one in claims) <= places
         assert {one.reason for one in outcomes if isinstance(one, Refused)} <= {
@@ -179,7 +180,7 @@ class Steering(RuleBasedStateMachine):
             self.world.ledgers[0].sweep_parked().result(10)
             while self.world.wire.hints:
                 hint = self.world.wire.hints.popleft()
-                found = self.world.ledgers[0].claim(Arrival(hint.task_id, hint.dispatch)).result(10)
+                found = claim_one(self.world.ledgers[0], Arrival(hint.task_id, hint.dispatch))
                 self._hold(0, [found] if isinstance(found, Claimed) else [])
             self._hold(0, self.world.ledgers[0].fetch([STEERED, FREE], [TYPE], 50).result(10))
             for who, claim in self.held:
