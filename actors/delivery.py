@@ -15,6 +15,10 @@ from tasks.values import Claimed
 #: More than so many claims are never held ahead of the threads: they are lost together.
 MOST_AHEAD = 128
 _REPLACING = threading.Lock()
+#: What the outcome of a delivery is once it is recorded. The future that told so keeps whom it has called, the
+#: delivery too: if that kept the future, only the garbage collector could free the two.
+_RECORDED: "Future[Any]" = Future()
+_RECORDED.set_result(True)
 
 
 class Delivery(MessageProxy):
@@ -66,6 +70,7 @@ class Delivery(MessageProxy):
     def _replace(self, done: "Future[Any]") -> None:
         error = done.exception()
         if error is None:
+            self.recorded, self._instead = _RECORDED, None
             return
         with _REPLACING:  # it is called by whoever sees the error, and one of them sees it first
             if self.recorded is done and self._instead is not None:

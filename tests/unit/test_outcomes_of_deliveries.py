@@ -1,6 +1,9 @@
 """An outcome that cannot be recorded is replaced by another one, once; only what is recorded is acted on."""
 
+import gc
+import weakref
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
@@ -66,3 +69,26 @@ def test_without_a_record_nothing_is_acted_on() -> None:
         if second is not None:
             case.second.set_exception(second)
         assert (case.acted, len(case.asked)) == ([], 1)
+
+
+def _nothing_instead_of(delivery: Delivery, error: BaseException) -> None:
+    return None
+
+
+def test_what_is_recorded_is_freed_at_once() -> None:
+    # Given a delivery whose outcome is being recorded, and nobody who looks for cyclic garbage
+    gc.disable()
+    try:
+        delivery = Case().delivery
+        delivery.or_instead(partial(_nothing_instead_of, delivery))
+        delivery.when_recorded(lambda: None)
+        recorded = delivery.recorded
+        # When it is, and nobody uses the delivery any more
+        assert recorded is not None
+        recorded.set_result(True)
+        seen = weakref.ref(delivery)
+        del delivery, recorded
+        # Then it is gone
+        assert seen() is None
+    finally:
+        gc.enable()
