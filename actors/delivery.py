@@ -15,7 +15,7 @@ from tasks.values import Claimed
 #: More than so many claims are never held ahead of the threads: they are lost together.
 MOST_AHEAD = 128
 _REPLACING = threading.Lock()
-#: What the outcome of a delivery is once it is recorded. The future that told so keeps whom it has called, the
+#: The outcome of a delivery once it is recorded. The future that told so keeps whom it has called, the
 #: delivery too: if that kept the future, only the garbage collector could free the two.
 _RECORDED: "Future[Any]" = Future()
 _RECORDED.set_result(True)
