@@ -1,8 +1,9 @@
 """The herald: one thread and connection a process, which sends the notices of what was committed.
 
 Not the committing connections themselves: a notice is a transaction of its own, and each would wait for the
-disk. Here it does not, and what comes in while one is sent goes with the next. A notice that is lost harms
-nobody: who waits for one polls too.
+disk. Here it does not, and what comes in while one is sent goes with the next. Where hundreds of commits a
+second say the same, a notice for each would cost the process a tenth of its time: they share one. A notice
+that is lost harms nobody: who waits for one polls too.
 """
 
 import logging
@@ -15,6 +16,7 @@ from uuid import UUID
 import psycopg
 
 from tasks.database import dial
+from tasks.frequency import Frequency
 
 log = logging.getLogger("callboard.notices")
 
@@ -25,6 +27,10 @@ MOST_IDS: Final = 150
 #: Who listens to events looks a few times a second: more often than this nobody has to hear of them.
 EVENTS_PAUSE: Final = 0.05
 MOST_NOTICES: Final = 1_000
+#: All else is told at once. Only where so many commits a moment (`tasks.frequency`) tell something, 160 a
+#: second, they share a notice in so long.
+NOTICES_PAUSE: Final = 0.01
+OFTEN: Final = 8
 _NOTIFY = "SELECT pg_notify(channel, text) FROM unnest(%s::text[], %s::text[]) AS n(channel, text)"
 
 
@@ -37,7 +43,8 @@ class Herald:
         self._notices: dict[tuple[str, str], None] = {}
         self._moved: set[UUID] = set()
         self._more_moved = False
-        self._events_due = 0.0
+        self._events_due = self._notices_due = 0.0
+        self._told = Frequency()
         self._closing = False
         self._connection: psycopg.Connection[Any] | None = None
         self._thread = threading.Thread(target=self._run, name="callboard-herald", daemon=True)
@@ -59,13 +66,18 @@ class Herald:
         if not notices and not moved:
             return
         with self._wake:
+            # What waits already has woken the thread, which looks again when that is due.
+            is_news = bool((notices and not self._notices) or (moved and not self._has_moved))
+            if notices:
+                self._told.count()
             if len(self._notices) < MOST_NOTICES:
                 self._notices.update(dict.fromkeys(notices))
             self._moved.update(moved)
             if len(self._moved) > MOST_IDS:
                 self._more_moved = True
                 self._moved.clear()
-            self._wake.notify()
+            if is_news:
+                self._wake.notify()
 
     def _run(self) -> None:
         while (notices := self._next()) is not None:
@@ -82,19 +94,32 @@ class Herald:
             while not (notices := self._take()):
                 if self._closing:
                     return None
-                waits = bool(self._moved or self._more_moved)
-                self._wake.wait(max(0.0, self._events_due - time.monotonic()) if waits else None)
+                self._wake.wait(self._left())
             return notices
 
+    @property
+    def _has_moved(self) -> bool:
+        return self._more_moved or bool(self._moved)
+
+    def _left(self) -> float | None:
+        """How long until something that waits is due; None if nothing waits."""
+        due = [self._notices_due] if self._notices else []
+        due += [self._events_due] if self._has_moved else []
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
     def _take(self) -> list[tuple[str, str]]:
-        notices = list(self._notices)
-        self._notices.clear()
-        if (self._moved or self._more_moved) and (self._closing or time.monotonic() >= self._events_due):
-            ids = "" if self._more_moved else ",".join(map(str, self._moved))
-            notices.append((EVENTS_CHANNEL, ids))
+        """What is due by now."""
+        now = time.monotonic()
+        notices: list[tuple[str, str]] = []
+        if self._notices and (self._closing or now >= self._notices_due):
+            notices += self._notices
+            self._notices.clear()
+            self._notices_due = now + NOTICES_PAUSE if self._told.lately >= OFTEN else 0.0
+        if self._has_moved and (self._closing or now >= self._events_due):
+            notices.append((EVENTS_CHANNEL, "" if self._more_moved else ",".join(map(str, self._moved))))
             self._moved.clear()
             self._more_moved = False
-            self._events_due = time.monotonic() + EVENTS_PAUSE
+            self._events_due = now + EVENTS_PAUSE
         return notices
 
     def _send(self, notices: list[tuple[str, str]]) -> None:

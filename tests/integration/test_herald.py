@@ -1,12 +1,13 @@
 """Notices: every verb that gives a task an event tells of it, soon, and no notice grows without bounds."""
 
+import time
 from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
-from tasks.herald import MOST_IDS, Herald
+from tasks.herald import MOST_IDS, OFTEN, Herald
 from tasks.ids import new_id
 from tasks.ledger import EVENTS_CHANNEL, READY_CHANNEL, Ledger
 from tasks.ledger.endings import Complete
@@ -109,3 +110,31 @@ def test_what_waits_is_told_before_the_herald_ends(told: Told, url: str) -> None
         herald.tell([(READY_CHANNEL, "last words")], [task_id])
     herald.close()
     eventually(lambda: told.of(task_id) and "last words" in told.ready)
+
+
+def test_notices_that_come_often_are_few_and_the_last_one_is_heard(told: Told, url: str) -> None:
+    # Given a herald that is told something at every turn
+    herald = Herald(url).start()
+    said = [f"notice {number}" for number in range(40 * OFTEN)]
+    for number, text in enumerate(said):
+        herald.tell([(READY_CHANNEL, "the same"), (READY_CHANNEL, text)], [])
+        time.sleep(0.001 if number % 2 else 0)
+    # When it falls silent, then each text is heard, and what was said over and over far less often
+    eventually(lambda: set(said) <= set(told.ready))
+    assert 1 <= told.ready.count("the same") <= len(said) / 4
+    herald.close()
+
+
+def test_a_notice_that_comes_alone_is_heard_at_once(told: Told, url: str) -> None:
+    # Given a herald that has told something, and that tasks have moved
+    herald = Herald(url).start()
+    task_id = new_id()
+    herald.tell([(READY_CHANNEL, "first")], [task_id])
+    eventually(lambda: "first" in told.ready and told.of(task_id))
+    # When a task moves again, of which is told later, then a notice that comes meanwhile does not wait
+    herald.tell([], [task_id])
+    began = time.monotonic()
+    herald.tell([(READY_CHANNEL, "second")], [])
+    eventually(lambda: "second" in told.ready)
+    assert time.monotonic() - began < 0.5
+    herald.close()
