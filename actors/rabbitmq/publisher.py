@@ -5,7 +5,6 @@ message that then exists twice is told by its dispatch id.
 """
 
 import logging
-import secrets
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ import pika.exceptions
 
 from actors.rabbitmq.messages import Letter, dispatch_of, letters_for
 from actors.rabbitmq.topology import declarations
+from tasks.ids import noise
 from tasks.values import Publication
 
 log = logging.getLogger("callboard.publisher")
@@ -325,4 +325,4 @@ class Publisher:
 
 def new_dispatch() -> int:
     """A random id for a batch (62 bits)."""
-    return secrets.randbits(62)
+    return int.from_bytes(noise()[:8], "big") >> 2

@@ -1,7 +1,9 @@
 """Identifiers are UUIDs of version 7."""
 
 import time
-from uuid import RFC_4122, uuid4
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from uuid import RFC_4122, UUID, uuid4
 
 import pytest
 
@@ -35,6 +37,25 @@ def test_ids_of_the_same_millisecond_differ(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
 
     assert len({new_id() for _ in range(10_000)}) == 10_000
+
+
+def test_no_two_threads_and_no_two_processes_make_the_same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given that random bytes are in stock, and the time stands still
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    made = [new_id()]
+    # When threads, and a process that is forked now, make ids
+    with ThreadPoolExecutor(4) as threads:
+        for ids in threads.map(lambda _: [new_id() for _ in range(1_000)], range(4)):
+            made += ids
+    with get_context("fork").Pool(1) as forked:
+        made += forked.apply(_make, (1_000,))
+    made += _make(1_000)
+    # Then all differ
+    assert len(set(made)) == len(made)
+
+
+def _make(count: int) -> list[UUID]:
+    return [new_id() for _ in range(count)]
 
 
 def test_an_id_is_read_back_from_its_text() -> None:
