@@ -1,7 +1,7 @@
 """Connections to Postgres: one peewee database a process, opened by a composition root."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -67,6 +67,31 @@ def dial_in_one_step(url: str) -> psycopg.Connection[Any]:
     connection: psycopg.Connection[Any] = psycopg.Connection(made)
     connection.autocommit = True
     return connection
+
+
+@contextmanager
+def in_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """A transaction on a connection in autocommit mode, rolled back by an exception.
+
+    Begun and committed with the GIL asked for once, as in `dial_in_one_step`.
+
+    Raises:
+      psycopg.Error: Postgres refuses to commit, or the connection was lost: then nobody knows whether it did.
+    """
+    _tell(connection, b"BEGIN")
+    try:
+        yield
+    except BaseException:
+        with suppress(psycopg.Error):  # a lost connection has rolled back already
+            connection.rollback()
+        raise
+    _tell(connection, b"COMMIT")
+
+
+def _tell(connection: psycopg.Connection[Any], command: bytes) -> None:
+    result = connection.pgconn.exec_(command)
+    if result.status != pq.ExecStatus.COMMAND_OK:
+        raise psycopg.errors.error_from_result(result)
 
 
 @contextmanager

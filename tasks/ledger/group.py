@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from tasks.database import COMMITTING, dial
+from tasks.database import COMMITTING, dial, in_transaction
 from tasks.errors import CallboardError, Unavailable
 from tasks.frequency import Frequency
 from tasks.herald import Herald
@@ -264,7 +264,7 @@ class Group:
 
     def _transact(self, verbs: list[Verb]) -> list[Any]:
         connection = self._connect()
-        with connection.transaction(), connection.cursor() as cursor:
+        with in_transaction(connection), connection.cursor() as cursor:
             tx = Transaction(
                 cursor, self._owner, outlet=self.outlet, seconds_per_priority=self._seconds_per_priority
             )
