@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -26,21 +26,24 @@ MOST_AT_ONCE = 256
 
 
 class LocalBroker(Broker):
-    """A Dramatiq broker whose queues are the ready rows of the record."""
+    """A Dramatiq broker whose queues are the ready rows of the record.
 
-    def __init__(self, ledger: Ledger, slots: Slots) -> None:
+    One consumer fetches for all queues of the process, or for ``only`` some: what is idle costs the same,
+    however many queues there are.
+    """
+
+    def __init__(self, ledger: Ledger, slots: Slots, only: Sequence[str] = ()) -> None:
         super().__init__(middleware=[])
         self.ledger = ledger
         self.slots = slots
+        self.only = list(only) or None
         self.queues: set[str] = set()
         self.stopping = threading.Event()
-        self._wakers: dict[str, threading.Event] = {}
+        self.woken = threading.Event()
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1_000) -> "LocalConsumer":
-        """A consumer that claims ready tasks of one queue."""
-        consumer = LocalConsumer(self, queue_name)
-        self._wakers[queue_name] = consumer.wake
-        return consumer
+        """The consumer that claims ready tasks, of whatever queue."""
+        return LocalConsumer(self)
 
     def declare_queue(self, queue_name: str) -> None:
         """Serve a queue from now on."""
@@ -59,19 +62,22 @@ class LocalBroker(Broker):
 
     def wake(self, queue: str = "") -> None:
         """Something became ready, in a queue or anywhere: look at once."""
-        for name, waker in list(self._wakers.items()):
-            if queue in ("", name):
-                waker.set()
+        if not queue or self.only is None or queue in self.only:
+            self.woken.set()
+
+    def stop_consuming(self) -> None:
+        """Claim nothing from now on."""
+        self.stopping.set()
+        self.woken.set()
 
 
 class LocalConsumer(Consumer):
-    """Claims as many tasks as there are free slots."""
+    """Claims as many tasks as there are free slots. Queues with ready tasks take turns."""
 
-    def __init__(self, broker: LocalBroker, queue_name: str) -> None:
+    def __init__(self, broker: LocalBroker) -> None:
         self._broker = broker
-        self._queue_name = queue_name
         self._fetched: deque[Delivery] = deque()
-        self.wake = threading.Event()
+        self._served_last = ""
 
     def __next__(self) -> Delivery | None:
         """The next claimed task, or None after an idle moment."""
@@ -86,20 +92,24 @@ class LocalConsumer(Consumer):
         again_in = self._fetch(free)
         if self._fetched:
             return self._fetched.popleft()
-        self.wake.wait(POLL if again_in is None else min(POLL, max(again_in, LEAST_PAUSE)))
+        self._broker.woken.wait(POLL if again_in is None else min(POLL, max(again_in, LEAST_PAUSE)))
         return None
 
     def _fetch(self, free: int) -> float | None:
         """Claim work for so many threads; in how many seconds there may be more, if that is known."""
-        self.wake.clear()
+        self._broker.woken.clear()
         types = sorted(self._broker.get_declared_actors())
         claims: list[Claimed] = []
         try:
             if not self._broker.stopping.is_set():  # it may have been long until a slot was free
-                claims = self._claimed(self._broker.ledger.fetch([self._queue_name], types, free))
+                asked = self._broker.ledger.fetch(self._broker.only, types, free, self._served_last)
+                claims = self._claimed(asked)
         finally:
             self._broker.slots.give(free - len(claims))
+        self._served_last = claims[-1].queue if claims else ""
         self._fetched.extend(Delivery(message_for(claim), claim) for claim in claims)
+        for queue in {claim.queue for claim in claims}:  # it may have come into being a moment ago
+            self._broker.declare_queue(queue)
         return claims.again_in if isinstance(claims, Fetched) else None
 
     def _claimed(self, fetched: "Future[list[Claimed]]") -> list[Claimed]:

@@ -31,16 +31,21 @@ class CrewThread(WorkerThread):
 
 
 class Crew(dramatiq.Worker):
-    """A Dramatiq worker whose dead threads can be replaced."""
+    """A Dramatiq worker whose dead threads can be replaced.
+
+    Where the broker's consumers are ``for_all_queues``, one of them serves all: Dramatiq has one for each.
+    """
+
+    for_all_queues = False
 
     def replace_the_dead(self) -> None:
         """Replace the threads that died since the last time; to be called now and then."""
         for thread in list(self.workers):
             if not thread.is_alive():
                 self._replace_worker(thread)
-        for queue_name, consumer in list(self.consumers.items()):
+        for consumer in set(self.consumers.values()):
             if not consumer.is_alive():
-                self._replace_consumer(queue_name, consumer)
+                self._replace_consumer(consumer)
 
     def give_back(self, older_than: float) -> None:
         """Give back what has waited for a thread for so many seconds: other processes may have one."""
@@ -53,6 +58,12 @@ class Crew(dramatiq.Worker):
                 heapify(waiting)
         for item in late:
             self.consumers[item.message.queue_name].post_process_message(item.message)
+
+    def _add_consumer(self, queue_name: str, *, delay: bool = False) -> None:
+        if self.for_all_queues and self.consumers:
+            self.consumers.setdefault(queue_name, next(iter(self.consumers.values())))
+        else:
+            super()._add_consumer(queue_name, delay=delay)
 
     def _add_worker(self) -> None:
         thread = CrewThread(
@@ -72,21 +83,23 @@ class Crew(dramatiq.Worker):
         self._add_worker()  # may fail now, for want of memory: then the dead one is found again
         self.workers.remove(dead)
 
-    def _replace_consumer(self, queue_name: str, dead: ConsumerThread) -> None:
-        log.error("the consumer of %s died and is replaced", queue_name)
+    def _replace_consumer(self, dead: ConsumerThread) -> None:
+        whose = "all queues" if self.for_all_queues else dead.queue_name
+        log.error("the consumer of %s died and is replaced", whose)
         successor = ConsumerThread(
             broker=self.broker,
-            queue_name=queue_name,
+            queue_name=dead.queue_name,
             prefetch=dead.prefetch,
             work_queue=self.work_queue,
             worker_timeout=self.worker_timeout,
         )
         successor.consumer = dead.consumer  # worker threads go on to finish what it delivered
-        self.consumers[queue_name] = successor
+        for queue_name in [name for name, one in list(self.consumers.items()) if one is dead]:
+            self.consumers[queue_name] = successor
         try:
             dead.close()  # its unacknowledged messages come back by that
         except Exception:
-            log.exception("the dead consumer of %s could not be closed", queue_name)
+            log.exception("the dead consumer of %s could not be closed", whose)
         successor.start()
 
 

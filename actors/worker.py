@@ -92,7 +92,9 @@ class Worker:
         cache = StepCache(registry, queries)
         self._call = RecordedCall(ledger, self._runner(resources), flow, cache, self._handings)
         self._broker: LocalBroker | RabbitBroker = (
-            RabbitBroker(self._intake()) if options.broker_urls else LocalBroker(ledger, self._slots)
+            RabbitBroker(self._intake())
+            if options.broker_urls
+            else LocalBroker(ledger, self._slots, options.queues)
         )
         pulse = pulse or Pulse()
         pulse.add(lambda: {"busy": min(len(self._call.running), options.threads)})
@@ -111,6 +113,7 @@ class Worker:
             worker_timeout=100,
         )
         self._dramatiq.queue_prefetch = options.threads
+        self._dramatiq.for_all_queues = isinstance(self._broker, LocalBroker)
 
     def start(self) -> "Worker":
         """Take the lease, declare the actors, and begin to claim."""
@@ -136,7 +139,7 @@ class Worker:
     def drain(self) -> None:
         """Stop claiming, finish or hand back what runs, and give the lease back. No attempt is used up."""
         self._stopping.set()
-        self._stop_claiming()
+        self._broker.stop_consuming()
         deadline = time.monotonic() + self._options.drain_seconds
         while self._slots.held and time.monotonic() < deadline and not self.lease_lost.is_set():
             time.sleep(0.05)
@@ -197,13 +200,6 @@ class Worker:
             take_over=self._take_over,
         )
 
-    def _stop_claiming(self) -> None:
-        if isinstance(self._broker, LocalBroker):
-            self._broker.stopping.set()
-            self._broker.wake()
-        else:
-            self._broker.intake.stopping.set()
-
     def _take_over(self, refused: Refused) -> None:
         """A redelivered task that runs elsewhere: if its process is lost, take everything back from it."""
         if refused.worker is not None and refused.worker != self._ledger.owner:
@@ -226,7 +222,7 @@ class Worker:
 
     def _lose_lease(self) -> None:
         self.lease_lost.set()
-        self._stop_claiming()
+        self._broker.stop_consuming()
         self._interrupts.everything(Drained)
 
     def _watch_queues(self) -> None:

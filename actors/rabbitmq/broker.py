@@ -16,10 +16,13 @@ class RabbitBroker(Broker):
         super().__init__(middleware=[])
         self.intake = intake
         self.queues: set[str] = set()
+        self._consumers: dict[str, RabbitConsumer] = {}
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1_000) -> RabbitConsumer:
         """A consumer on a connection of its own; the queues behind the name are declared first."""
-        return RabbitConsumer(self.intake, queue_name, prefetch, timeout / 1_000)
+        consumer = RabbitConsumer(self.intake, queue_name, prefetch, timeout / 1_000)
+        self._consumers[queue_name] = consumer
+        return consumer
 
     def declare_queue(self, queue_name: str) -> None:
         """Serve a queue from now on; it is created on RabbitMQ by its consumer."""
@@ -36,6 +39,12 @@ class RabbitBroker(Broker):
     def get_declared_queues(self) -> set[str]:
         """The queues that are served."""
         return self.queues.copy()
+
+    def stop_consuming(self) -> None:
+        """Take nothing in from now on; consumers that wait for messages hear of it at once."""
+        self.intake.stopping.set()
+        for consumer in list(self._consumers.values()):
+            consumer.wake()
 
     def enqueue(self, message: "Message[Any]", *, delay: int | None = None) -> "Message[Any]":
         """Refused: work is submitted to the record, never enqueued beside it."""

@@ -34,6 +34,8 @@ LATELY = 64
 #: While so many messages may be here, their acks can wait for a moment.
 MANY_PREFETCHED = 32
 ACK_SECONDS = 0.02
+#: Who only waits for messages is woken by them; there may be hundreds of such consumers in a process.
+CALM_SECONDS = 5.0
 REFUSED_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
 
@@ -351,7 +353,8 @@ class RabbitConsumer(Consumer):
     def _patience(self) -> float:
         """How long to wait for messages: while acks wait for their moment, no longer than until then."""
         if not self._acks.are_due:
-            return self._timeout
+            is_calm = self._consuming and not self._resting and self._prefetch == self._calm
+            return CALM_SECONDS if is_calm and not self._intake.stopping.is_set() else self._timeout
         return max(0.0, min(self._timeout, self._acknowledged_at + ACK_SECONDS - time.monotonic()))
 
     def _acknowledge(self, *, at_once: bool = False) -> None:
@@ -376,7 +379,11 @@ class RabbitConsumer(Consumer):
     def _settled(self, tag: int) -> None:
         """The outcome of a message is committed: acknowledge it with the next group."""
         if self._acks.done(tag):
-            try:
-                self._connection.add_callback_threadsafe(lambda: None)  # wakes the consumer's thread
-            except CONNECTION_ERRORS:
-                log.debug("an ack for %s came after its connection was closed", self.queue_name)
+            self.wake()
+
+    def wake(self) -> None:
+        """There is something to do beside waiting for messages."""
+        try:
+            self._connection.add_callback_threadsafe(lambda: None)
+        except CONNECTION_ERRORS:
+            log.debug("the consumer of %s was to be woken after its connection was closed", self.queue_name)

@@ -9,6 +9,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from heapq import nsmallest
+from math import ceil
 from typing import Any
 
 import pika
@@ -23,6 +25,8 @@ log = logging.getLogger("callboard.publisher")
 
 RECONNECT_SECONDS = 0.2
 COUNT_SECONDS = 0.2
+#: Queues that have messages, or had lately, are counted so often; any other one as often as this.
+LIVELY_SECONDS = QUIET_SECONDS = 5.0
 CONFIRM_SECONDS = 10.0
 REFUSED_SECONDS = 60.0
 #: How many messages may wait in a queue for which processes publish what they submit themselves.
@@ -70,6 +74,8 @@ class Publisher:
         self._wanted: set[str] = set()
         self._refused: dict[str, float] = {}
         self._ready: dict[str, int] = {}
+        self._lively: dict[str, float] = {}
+        self._counted: dict[str, float] = {}
         self._lock = threading.Lock()
         self._inbox: deque[_Batch] = deque()
         self._batches: dict[int, _Batch] = {}
@@ -108,6 +114,11 @@ class Publisher:
     def watch(self, queues: Iterable[str]) -> None:
         """Declare and count these queues too, though this process may never have published to them."""
         self._wanted.update(queues)
+
+    def heed(self, queues: Iterable[str]) -> None:
+        """Something goes on in these queues: count them often for a while."""
+        now = time.monotonic()
+        self._lively.update((queue, now) for queue in queues)
 
     def ready_count(self, queue: str) -> int | None:
         """RabbitMQ's own count of ready messages as last seen; None if it is not known."""
@@ -224,13 +235,25 @@ class Publisher:
             log.warning("RabbitMQ confirms nothing any more, connecting again")
             self._hang_up()
             return
-        for queue in self._declared:
+        for queue in self._to_be_counted(now):
             self._count(queue)
         self._refused = {queue: at for queue, at in self._refused.items() if now - at < REFUSED_SECONDS}
         missing = sorted(self._wanted - self._declared - set(self._refused))
         self._declare(missing, lambda: self._connection.ioloop.call_later(COUNT_SECONDS, self._watch))
 
+    def _to_be_counted(self, now: float) -> list[str]:
+        """Each moment what is lively, and some of what is quiet: many queues are not counted all at once."""
+        quiet = [
+            queue
+            for queue in self._declared
+            if now - self._lively.get(queue, 0.0) > LIVELY_SECONDS and not self._ready.get(queue)
+        ]
+        some = ceil(len(quiet) * COUNT_SECONDS / QUIET_SECONDS)
+        longest_ago = nsmallest(some, quiet, key=lambda queue: self._counted.get(queue, 0.0))
+        return [*self._declared.difference(quiet), *longest_ago]
+
     def _count(self, queue: str) -> None:
+        self._counted[queue] = time.monotonic()
         (_, _), (name, arguments) = declarations(queue, self._queue_type)
         self._channel.queue_declare(
             name, durable=True, arguments=arguments, callback=lambda frame: self._on_counted(queue, frame)
@@ -291,6 +314,7 @@ class Publisher:
             self._by_tag[self._next_tag] = batch
             self._next_tag += 1
             if letter.routing_key == letter.queue:
+                self._lively[letter.queue] = batch.began
                 self._ready[letter.queue] = self._ready.get(letter.queue, 0) + 1
 
     def _on_confirm(self, frame: Any) -> None:

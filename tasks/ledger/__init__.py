@@ -232,9 +232,15 @@ class Ledger(Upkeep, Calling, Letters, Steering, strays.Strays, Scheduling):
         wanted = [claims.Wanted(one.task_id, one.dispatch, claims.new_token()) for one in arrivals]
         return self._group.add("claim", claims.Claim(wanted), rows=len(wanted))
 
-    def fetch(self, queues: Sequence[str], types: Sequence[str], limit: int) -> Future[list[Claimed]]:
-        """Claim up to ``limit`` ready tasks without a message."""
-        return self._group.add("fetch", claims.Fetch(list(queues), list(types), limit, claims.new_token()))
+    def fetch(
+        self, queues: Sequence[str] | None, types: Sequence[str], limit: int, after: str = ""
+    ) -> Future[list[Claimed]]:
+        """Claim up to ``limit`` ready tasks without a message, of these queues or of all.
+
+        Queues take turns: it begins with those that come ``after`` a name.
+        """
+        named = None if queues is None else list(queues)
+        return self._group.add("fetch", claims.Fetch(named, list(types), limit, claims.new_token(), after))
 
     def release(self, claim: Claimed, seconds: float = 0.0) -> Future[bool]:
         """Give a claim back without using up an attempt; it may be claimed again after ``seconds``."""

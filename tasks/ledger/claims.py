@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from itertools import islice
+from math import ceil
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +13,10 @@ from tasks.allowances import STEERED, Allowance
 from tasks.ledger.admission import Asking, admit
 from tasks.ledger.allowances import lock_allowances, spend
 from tasks.ledger.concurrency import judge, park
-from tasks.ledger.order import LOCK_ONE, READY, SPARE, Outlook, candidates_of, choose, find, look_ahead
+from tasks.ledger.order import LOCK_ONE, READY, SPARE, Outlook, candidates_of, choose, find
 from tasks.ledger.snapshots import with_states
 from tasks.ledger.transaction import PLACE, SKIPPED, Transaction, as_json, left_behind, skipped
+from tasks.ledger.turns import queues_in_turn
 from tasks.plans import is_queued, is_running
 from tasks.values import Claimed, Fetched, Json, Refused
 
@@ -44,12 +46,16 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Fetch(msgspec.Struct):
-    """Take up to ``limit`` ready tasks of these queues and types, all under ``token``."""
+    """Take up to ``limit`` ready tasks of these queues, or of all, and of these types, all under ``token``.
 
-    queues: list[str]
+    Queues take turns: it begins with those that come ``after`` a name.
+    """
+
+    queues: list[str] | None
     types: list[str]
     limit: int
     token: int
+    after: str = ""
     tried: bool = False
 
 
@@ -278,11 +284,15 @@ def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[object]:
 
 
 class _Catch(msgspec.Struct):
-    """What a fetch got: rows of claims, whether there were others, and when to look again."""
+    """What a fetch got: rows of claims, whether there were others, and when to look again.
+
+    And the ``allowances`` of the steered queues among those it looked at last.
+    """
 
     rows: list[Any]
     saw_others: bool = False
     again_in: float | None = None
+    allowances: dict[str, Allowance] = {}
 
     def wait_for(self, seconds: float | None) -> None:
         """There may be more in so many seconds, or sooner."""
@@ -292,8 +302,8 @@ class _Catch(msgspec.Struct):
 
 def _fetch(tx: Transaction, item: Fetch, catch: _Catch) -> None:
     for _ in range(MOST_ROUNDS):
-        allowances: dict[str, Allowance] = {}
-        found = _find(tx, item, catch, allowances)
+        catch.allowances = {}
+        found = _find(tx, item, catch)
         rows = tx.moved_by([row[2:] for row in found if row[1] is None])
         keyed = {row[0]: row[1] for row in found if row[1] is not None}
         admitted, over = judge(tx, keyed) if keyed else (set(), set())
@@ -301,35 +311,34 @@ def _fetch(tx: Transaction, item: Fetch, catch: _Catch) -> None:
         park(tx, over)
         catch.rows += rows
         catch.saw_others = len(admitted) < len(keyed)
-        if allowances:
-            spend(tx, allowances, [row[_QUEUE] for row in rows])
+        if catch.allowances:
+            spend(tx, catch.allowances, [row[_QUEUE] for row in rows])
         if rows or not over:  # if none is over, all that is left is judged elsewhere just now
             return
 
 
-def _find(tx: Transaction, item: Fetch, catch: _Catch, allowances: dict[str, Allowance]) -> list[Any]:
-    """What is ready, queue after queue: those without a key are claimed, the others only locked.
-
-    The ``allowances`` of steered queues are added to the given ones.
-    """
+def _find(tx: Transaction, item: Fetch, catch: _Catch) -> list[Any]:
+    """What is ready, each queue its share: tasks without a key are claimed, the others only locked."""
     rows: list[Any] = []
-    for queue in item.queues:
-        outlook = look_ahead(tx, queue)
-        wanted = item.limit - len(rows)
-        if outlook.is_steered:
-            wanted = min(wanted, _allowed(tx, queue, catch, allowances))
-        if wanted > 0:
-            rows += _find_in(tx, item, queue, wanted, outlook)
+    for turns in queues_in_turn(tx, item.queues, item.after):
+        for nth, turn in enumerate(turns):
+            wanted = ceil((item.limit - len(rows)) / (len(turns) - nth))
+            if wanted and turn.outlook.is_steered:
+                wanted = min(wanted, _allowed(tx, turn.queue, catch))
+            if wanted:
+                rows += _find_in(tx, item, turn.queue, wanted, turn.outlook)
+        if rows:
+            break
     return rows
 
 
-def _allowed(tx: Transaction, queue: str, catch: _Catch, allowances: dict[str, Allowance]) -> int:
+def _allowed(tx: Transaction, queue: str, catch: _Catch) -> int:
     """How many tasks of a queue may start now."""
-    allowances |= lock_allowances(tx, [queue])
-    one = allowances.get(queue)
+    one = lock_allowances(tx, [queue]).get(queue)
     if one is None:
         catch.wait_for(JUDGED_SECONDS)
         return 0
+    catch.allowances[queue] = one
     catch.wait_for(one.token_in())
     return one.most
 

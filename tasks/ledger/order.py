@@ -97,7 +97,8 @@ _BOOST = "s.priority + s.suspect::integer"
 _ROW = f"s.id, s.tenant, s.rank, {_BOOST}"
 
 # Probes of an index: whose the best rank is, and whether anybody is before or after him.
-_OUTLOOK = f"""
+#: Needs the ``queue``.
+OUTLOOK: Final = f"""
 WITH best AS MATERIALIZED (SELECT s.tenant FROM task_state s WHERE {READY} ORDER BY s.rank LIMIT 1)
 SELECT coalesce(
     (SELECT s.tenant FROM task_state s WHERE {READY} AND s.tenant > (SELECT tenant FROM best)
@@ -147,7 +148,7 @@ SELECT best.*, crowd.size, crowd.top FROM known CROSS JOIN LATERAL (
 
 def look_ahead(tx: Transaction, queue: str) -> Outlook:
     """What there is to know about a queue before its next tasks are looked for."""
-    return Outlook(*tx.planned(_OUTLOOK, {"queue": queue})[0])
+    return Outlook(*tx.planned(OUTLOOK, {"queue": queue})[0])
 
 
 def find(

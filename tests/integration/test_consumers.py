@@ -10,6 +10,7 @@ from dramatiq.errors import ConnectionClosed
 
 from actors.delivery import Slots
 from actors.rabbitmq import topology
+from actors.rabbitmq.broker import RabbitBroker
 from actors.rabbitmq.consumer import Intake, RabbitConsumer, RabbitDelivery
 from actors.rabbitmq.publisher import new_dispatch
 from tasks.ids import new_id
@@ -109,6 +110,23 @@ def consume_until_stopped(consumer: RabbitConsumer, intake: Intake) -> list[obje
     while not intake.stopping.is_set():
         taken.append(next(consumer))
     return [one for one in taken if one is not None]
+
+
+def test_a_consumer_that_waits_for_messages_hears_at_once_that_it_must_stop(
+    rabbit_node: RabbitNode, queue: str
+) -> None:
+    # Given a consumer without a message
+    broker = RabbitBroker(Desk(rabbit_node.url).intake)
+    consumer = broker.consume(queue, prefetch=2, timeout=50)
+    waiting = threading.Thread(target=lambda: list(consume_until_stopped(consumer, broker.intake)))
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    # When it must stop, then it does, however long it would have waited
+    broker.stop_consuming()
+    waiting.join(1)
+    assert not waiting.is_alive()
+    consumer.close()
 
 
 def test_a_consumer_that_must_stop_does_not_wait_for_a_claim_and_gives_it_back_when_it_comes(

@@ -8,7 +8,7 @@ import pytest
 from dramatiq import Message
 
 from actors.errors import BrokerError
-from actors.rabbitmq import topology
+from actors.rabbitmq import publisher, topology
 from actors.rabbitmq.publisher import Publisher
 from actors.submission import Order
 from tests.support.offices import Office, a_queue, batch, count, messages
@@ -173,6 +173,25 @@ def test_what_waits_on_rabbitmq_is_known_of_queues_that_only_others_publish_to(
     eventually(lambda: office.publisher.ready_count(queue) == 4)
 
 
+def test_a_queue_that_was_quiet_is_counted_all_the_same_and_soon_if_something_goes_on_there(
+    rabbit_node: RabbitNode, office: Office, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a queue in which nothing happens
+    monkeypatch.setattr(publisher, "LIVELY_SECONDS", 0.0)
+    office.publisher.watch([queue])
+    eventually(lambda: office.publisher.ready_count(queue) == 0)
+    # When another process publishes, then that is seen within the time of a round
+    other = Office(rabbit_node.url)
+    other.publish(batch(queue, 4))
+    eventually(lambda: office.publisher.ready_count(queue) == 4, publisher.QUIET_SECONDS + 5)
+    other.publisher.close()
+    # And at once where somebody says so
+    monkeypatch.setattr(publisher, "LIVELY_SECONDS", 60.0)
+    assert len(messages(rabbit_node.url, queue)) == 4
+    office.publisher.heed([queue])
+    eventually(lambda: office.publisher.ready_count(queue) == 0, 2)
+
+
 # --- connections ---------------------------------------------------------------------------------
 
 
@@ -214,14 +233,14 @@ def test_of_several_urls_any_one_that_answers_will_do(
 ) -> None:
     proxy.shut()
     done: list[int] = []
-    publisher = Publisher(
+    outlet = Publisher(
         topology.parameters([proxy.url, rabbit_node.url]), "classic", confirmed=done.append, unconfirmed=print
     ).start()
-    eventually(lambda: publisher.is_open)
+    eventually(lambda: outlet.is_open)
     hints = batch(queue, 1)
-    publisher.publish(hints[0].dispatch, hints)
+    outlet.publish(hints[0].dispatch, hints)
     eventually(lambda: done == [hints[0].dispatch])
-    publisher.close()
+    outlet.close()
 
 
 def test_a_url_that_cannot_be_read_is_refused_with_the_name_of_its_setting() -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from actors.delivery import Slots
-from actors.local_broker import LocalBroker
+from actors.local_broker import LocalBroker, LocalConsumer
 from tasks.values import Claimed
 from tests.support.claims import a_claim
 from tests.support.waiting import eventually
@@ -17,8 +17,12 @@ class StandingLedger:
     def __init__(self) -> None:
         self.fetched: list[Future[list[Claimed]]] = []
         self.released: list[Claimed] = []
+        self.asked: list[tuple[list[str] | None, str]] = []
 
-    def fetch(self, queues: list[str], types: list[str], most: int) -> "Future[list[Claimed]]":
+    def fetch(
+        self, queues: list[str] | None, types: list[str], most: int, after: str
+    ) -> "Future[list[Claimed]]":
+        self.asked.append((queues, after))
         self.fetched.append(Future())
         return self.fetched[-1]
 
@@ -38,8 +42,7 @@ def test_a_consumer_that_must_stop_does_not_wait_for_claims_and_gives_them_back_
     waiting.start()
     eventually(lambda: ledger.fetched)
     # When it must stop, then it does, and its slots are free
-    broker.stopping.set()
-    broker.wake()
+    broker.stop_consuming()
     waiting.join(5)
     assert yielded == [None]
     assert slots.held == 0
@@ -49,9 +52,41 @@ def test_a_consumer_that_must_stop_does_not_wait_for_claims_and_gives_them_back_
     assert ledger.released == claims
 
 
-def test_of_the_consumers_of_one_queue_the_last_one_is_woken() -> None:
+def test_one_consumer_fetches_from_all_queues_and_each_of_them_is_served() -> None:
+    # Given a consumer for all queues
     ledger: Any = StandingLedger()
-    broker = LocalBroker(ledger, Slots(1))
-    first, second, other = (broker.consume(queue) for queue in ("default", "default", "mail"))
-    broker.wake()
-    assert [one.wake.is_set() for one in (first, second, other)] == [False, True, True]
+    broker = LocalBroker(ledger, Slots(2))
+    consumer = broker.consume("default")
+    # When tasks of other queues are claimed
+    _answer(ledger, [a_claim(queue="mail"), a_claim(queue="heavy")], consumer)
+    # Then it has asked for any queue, and these are known
+    assert ledger.asked == [(None, "")]
+    assert broker.queues == {"mail", "heavy"}
+    # And after them it is the turn of the queues behind the last one
+    assert next(consumer) is not None
+    broker.slots.give(2)
+    _answer(ledger, [a_claim()], consumer)
+    assert ledger.asked[-1] == (None, "heavy")
+
+
+def test_a_worker_for_some_queues_hears_only_of_those() -> None:
+    ledger: Any = StandingLedger()
+    broker = LocalBroker(ledger, Slots(1), ["mail"])
+
+    broker.wake("default")
+    assert not broker.woken.is_set()
+    broker.wake("mail")
+    assert broker.woken.is_set()
+
+    _answer(ledger, [a_claim(queue="mail")], broker.consume("mail"))
+    assert ledger.asked == [(["mail"], "")]
+
+
+def _answer(ledger: StandingLedger, claims: list[Claimed], consumer: LocalConsumer) -> None:
+    """Have the consumer fetch, and get these claims; it yields the first of them."""
+    count = len(ledger.fetched)
+    fetching = threading.Thread(target=lambda: next(consumer))
+    fetching.start()
+    eventually(lambda: len(ledger.fetched) > count)
+    ledger.fetched[-1].set_result(claims)
+    fetching.join(5)
