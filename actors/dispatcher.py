@@ -93,6 +93,7 @@ class Dispatcher:
         return taken
 
     def _refill(self, backlog: dict[str, Backlog], now: float, *, hurried: bool) -> int:
+        self._publisher.heed(backlog)
         waiting = {queue: one for queue, one in backlog.items() if one.waiting and one.room != 0}
         self._lines = {queue: self._lines.get(queue) or _Line(Window()) for queue in waiting}
         tokens = [
@@ -126,9 +127,8 @@ class Dispatcher:
 
         What others have overtaken all the while comes back too, to be sent with a better priority.
         """
-        queues = self._queries.queue_names()
-        self._publisher.watch(queues)
-        for queue in queues:
+        self._publisher.watch(self._queries.queue_names())
+        for queue in [queue for queue, one in self._queries.backlog().items() if one.sent]:
             if self._publisher.ready_count(queue) == 0:
                 self._ledger.resend(queue, LOST_AFTER_SECONDS).result()
             else:

@@ -40,3 +40,17 @@ def is_running(table: str = "s") -> str:
 def is_unfinished(table: str = "s") -> str:
     """That a row is in no final state, for a look at many in the order of their ids."""
     return f"coalesce({table}.status, '') IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')"
+
+
+def distinct(column: str, table: str, where: str) -> str:
+    """A subselect of the values, not empty ones, of a column: one probe of its index for each of them.
+
+    What it costs goes by how many there are, not by how many rows have them.
+    """
+    return f"""(WITH RECURSIVE found(value) AS (
+        (SELECT {column} FROM {table} WHERE {where} AND {column} > '' ORDER BY {column} LIMIT 1)
+        UNION ALL
+        SELECT next.value FROM found CROSS JOIN LATERAL (
+            SELECT {column} FROM {table} WHERE {where} AND {column} > found.value ORDER BY {column} LIMIT 1
+        ) AS next(value)
+    ) SELECT value FROM found)"""

@@ -12,8 +12,8 @@ from tasks import history, lists, statistics, step_outputs
 from tasks.allowances import backlog_of, read_allowances
 from tasks.database import session
 from tasks.estimates import Estimates, completion
-from tasks.models import MODELS, AttemptRow, EventRow, QueueRow, StateRow, TaskRow, TypeRow, WorkerRow
-from tasks.plans import is_queued, is_unfinished
+from tasks.models import MODELS, AttemptRow, EventRow, StateRow, TaskRow, TypeRow, WorkerRow
+from tasks.plans import distinct, is_queued, is_unfinished
 from tasks.records import Event, Page, Spent, Statistics, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import RUNNING
 from tasks.values import (
@@ -210,7 +210,8 @@ class Queries:
     def queue_names(self) -> list[str]:
         """The queues that exist, by name."""
         with session(self._database):
-            return [row.name for row in QueueRow.select().order_by(QueueRow.name)]
+            rows = self._database.execute_sql("SELECT name FROM queues ORDER BY name").fetchall()
+            return [row[0] for row in rows]
 
     def task_types(self) -> dict[str, TaskType]:
         """Every type that some process has declared, by its name."""
@@ -218,10 +219,12 @@ class Queries:
             return {row.name: _declared(row) for row in TypeRow.select()}
 
     def backlog(self, queues: Sequence[str] | None = None) -> dict[str, Backlog]:
-        """What is ready and unclaimed in these queues, or in all; what waits is counted up to a thousand."""
+        """What is ready and unclaimed in these queues, or in all that have any: up to a thousand each."""
         with session(self._database):
-            given = None if queues is None else list(queues)
-            rows = self._database.execute_sql(_BACKLOG, (given, given)).fetchall()
+            if queues is None:
+                rows = self._database.execute_sql(_WHOLE_BACKLOG).fetchall()
+            else:
+                rows = self._database.execute_sql(_BACKLOG, (list(queues),)).fetchall()
             steered = [name for name, waiting, _, is_steered in rows if waiting and is_steered]
             found = read_allowances(self._database.execute_sql, steered) if steered else {}
         return {name: backlog_of(waiting, sent, found.get(name)) for name, waiting, sent, _ in rows}
@@ -362,18 +365,29 @@ FROM tasks r JOIN task_state s ON s.id = r.id JOIN tasks t ON t.id = r.id OR t.r
 WHERE r.task_type = %(type)s AND r.run_id IS NULL AND s.status NOT IN ('completed', 'cancelled')
 AND substring(t.payload::text FROM %(pattern)s) IS NOT NULL"""
 
-_BACKLOG = f"""
+_SENT = f"{is_queued()} AND s.dispatch IS NOT NULL"
+
+_ANY_BACKLOG = f"""
 SELECT q.name, (SELECT count(*) FROM (
     SELECT FROM task_state s WHERE s.queue = q.name AND {is_queued()} AND s.dispatch IS NULL
     AND NOT s.parked LIMIT 1000) AS waiting),
-    (SELECT count(*) FROM task_state s WHERE s.queue = q.name AND {is_queued()}
-        AND s.dispatch IS NOT NULL), q.steered
-FROM queues q WHERE %s::text[] IS NULL OR q.name = ANY(%s)"""
+    (SELECT count(*) FROM task_state s WHERE s.queue = q.name AND {_SENT}), q.steered
+FROM queues q WHERE q.name"""
 
-_OWED = """
-SELECT q.name FROM queues q WHERE EXISTS (
-    SELECT FROM dead_letters d WHERE d.queue_name = q.name
-    AND d.copied_at IS NULL AND d.dispatch IS NULL AND d.resolution IS NULL)"""
+_BACKLOG = f"{_ANY_BACKLOG} = ANY(%s)"
+
+_WHOLE_BACKLOG = f"""{_ANY_BACKLOG} IN (
+    {distinct("s.queue", "task_state s", f"{is_queued()} AND s.dispatch IS NULL AND NOT s.parked")}
+    UNION {distinct("s.queue", "task_state s", _SENT)})"""
+
+_OWED = f"""
+SELECT name FROM queues WHERE name IN {
+    distinct(
+        "d.queue_name",
+        "dead_letters d",
+        "d.copied_at IS NULL AND d.dispatch IS NULL AND d.resolution IS NULL",
+    )
+}"""
 
 _KEPT = """
 SELECT s.id FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, token)
