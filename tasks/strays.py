@@ -23,6 +23,11 @@ class Shelf(msgspec.Struct, frozen=True):
     sending: int
     owed: int
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be done there, nor under way."""
+        return not (self.resolved or self.sending or self.owed)
+
 
 class ForeignMessage(msgspec.Struct, frozen=True):
     """A message that is not ours, as it came out of ``<queue>.XQ``; ``frame`` are its properties encoded."""

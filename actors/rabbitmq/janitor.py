@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from heapq import nsmallest
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -37,6 +38,9 @@ from tasks.strays import Shelf, StrayQueries
 log = logging.getLogger("callboard.janitor")
 
 LOOK_SECONDS = 1.0
+#: So many queues are looked at each time though nothing is known to go on in them: some of those that had to
+#: wait longest. A count costs RabbitMQ and us about as much as a message.
+MOST_QUIET = 50
 #: After a failure; and after a walk through more than one walk can see, or where RabbitMQ refuses.
 PAUSE_SECONDS, LONG_PAUSE_SECONDS = 2.0, 60.0
 VERB_SECONDS = 30.0
@@ -73,6 +77,7 @@ class Janitor:
         self._promised: list[Future[None]] = []
         self._surplus: dict[str, Surplus] = {}
         self._not_before: dict[str, float] = {}
+        self._seen: dict[str, tuple[Shelf, float]] = {}
         self._complaint = ""
 
     def run(self, stopping: threading.Event) -> None:
@@ -91,7 +96,7 @@ class Janitor:
         self.close()
 
     def step(self) -> None:
-        """Look at every queue once, and do what is to be done.
+        """Look at the queues whose turn it is, and do what is to be done.
 
         Raises:
           ConnectionClosed, AMQPError, OSError: RabbitMQ is away.
@@ -104,8 +109,7 @@ class Janitor:
             self._connection = connect(self._urls)
         self._connection.process_data_events(0)
         before = self._queries.shelves(COPY_SECONDS)
-        now = time.monotonic()
-        queues = [queue for queue in sorted(before) if self._not_before.get(queue, now) <= now]
+        queues = self._due(before)
         counts = message_counts(self._connection, [xq_name(queue) for queue in queues])
         shelves = self._queries.shelves(COPY_SECONDS)
         for queue in queues:
@@ -113,6 +117,17 @@ class Janitor:
             if shelf is not None:
                 is_quiet = shelf == before[queue] and not shelf.sending
                 self._try(shelf, counts.get(xq_name(queue)), is_quiet=is_quiet)
+
+    def _due(self, shelves: dict[str, Shelf]) -> list[str]:
+        """Queues in which something goes on, and some others."""
+        now = time.monotonic()
+        seen = {queue: self._seen.get(queue, (shelf, 0.0)) for queue, shelf in shelves.items()}
+        due = {queue for queue in shelves if self._not_before.get(queue, now) <= now}
+        quiet = [queue for queue in due if shelves[queue].is_quiet and shelves[queue] == seen[queue][0]]
+        due -= set(quiet)
+        due.update(nsmallest(MOST_QUIET, quiet, key=lambda queue: seen[queue][1]))
+        self._seen = seen | {queue: (shelves[queue], now) for queue in due}
+        return sorted(due)
 
     def close(self) -> None:
         """Close the connection: RabbitMQ gets back what was not acknowledged."""
