@@ -30,6 +30,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "ingestion": "tests.benchmarks.ingestion",
     "footprint": "tests.benchmarks.footprint",
     "growth": "tests.benchmarks.growth",
+    "idle": "tests.benchmarks.idle",
     "hostile": "tests.benchmarks.hostile",
     "latency": "tests.benchmarks.latency",
     "library": "tests.benchmarks.library",
