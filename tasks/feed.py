@@ -117,8 +117,15 @@ class Feed:
             rows = self._database.execute_sql(_STANDING, (list(ids), owner, owner)).fetchall()
         return {row[0]: Standing(*row) for row in rows}
 
-    def events_after(self, last: Mapping[UUID, int]) -> dict[UUID, News]:
+    def history(self, task_id: UUID) -> list[Event]:
+        """Every event of a task, oldest first; empty if there is no such task."""
+        news = self.events_after({task_id: 0}, most=None).get(task_id)
+        return [] if news is None else list(news.events)
+
+    def events_after(self, last: Mapping[UUID, int], *, most: int | None = MOST_ROWS) -> dict[UUID, News]:
         """What came after the event ``last[task]`` of each task; tasks that are gone are left out.
+
+        Of each task so many rows are read at ``most`` (None: all).
 
         The states are read first, and what came after them is left to the next reading: of that, some
         would be missing.
@@ -133,10 +140,10 @@ class Feed:
                 [state.events for state in moved],
             )
             attempts = self._read(_ATTEMPTS, wanted, _Attempt) if moved else {}
-            rows = self._read(_ROWS, (*wanted, MOST_ROWS), _Row) if moved else {}
+            rows = self._read(_ROWS, (*wanted, most), _Row) if moved else {}
         still = {state.id: News((), state.status in FINAL) for state in states}
         return still | {
-            state.id: _news(state, last[state.id], attempts.get(state.id, []), rows.get(state.id, []))
+            state.id: _news(state, last[state.id], attempts.get(state.id, []), rows.get(state.id, []), most)
             for state in moved
         }
 
@@ -147,8 +154,10 @@ class Feed:
         return by_task
 
 
-def _news(state: _State, after: int, attempts: Iterable[_Attempt], rows: Sequence[_Row]) -> News:
-    is_cut_off = len(rows) == MOST_ROWS
+def _news(
+    state: _State, after: int, attempts: Iterable[_Attempt], rows: Sequence[_Row], most: int | None
+) -> News:
+    is_cut_off = len(rows) == most
     upto = max(row.event_id for row in rows) if is_cut_off else state.events
     events = [
         event for event in history.derive(state, state, attempts, rows) if after < event.event_id <= upto

@@ -8,11 +8,12 @@ from uuid import UUID
 from peewee import JOIN, SQL, fn
 from playhouse.pool import PooledPostgresqlDatabase
 
-from tasks import history, lists, statistics, step_outputs
+from tasks import lists, statistics, step_outputs
 from tasks.allowances import backlog_of, read_allowances
 from tasks.database import session
 from tasks.estimates import Estimates, completion
-from tasks.models import MODELS, AttemptRow, EventRow, StateRow, TaskRow, TypeRow, WorkerRow
+from tasks.feed import Feed
+from tasks.models import MODELS, StateRow, TaskRow, TypeRow, WorkerRow
 from tasks.plans import distinct, is_queued, is_unfinished
 from tasks.records import Event, Page, Spent, Statistics, Task, TaskFilter, TaskPage, milliseconds
 from tasks.states import RUNNING
@@ -37,6 +38,7 @@ class Queries:
     def __init__(self, database: PooledPostgresqlDatabase) -> None:
         self._database = database
         self._estimates = Estimates()
+        self._feed = Feed(database)
         database.bind(MODELS)
 
     def task(self, task_id: UUID, *, owner: str | None = None) -> Task | None:
@@ -112,17 +114,7 @@ class Queries:
 
     def history(self, task_id: UUID) -> list[Event]:
         """Every event of a task, oldest first; empty if there is no such task."""
-        with session(self._database):
-            task = TaskRow.get_or_none(TaskRow.id == task_id)
-            state = StateRow.get_or_none(StateRow.id == task_id)
-            if task is None or state is None:
-                return []
-            # What came after the state was read is left for the next reader: of it some would be missing.
-            attempts = AttemptRow.select().where(
-                AttemptRow.task_id == task_id, AttemptRow.ended_event <= state.events
-            )
-            events = EventRow.select().where(EventRow.task_id == task_id, EventRow.event_id <= state.events)
-            return history.derive(task, state, attempts, events)
+        return self._feed.history(task_id)
 
     def run(self, run_id: UUID) -> RunState | None:
         """A run and its stages, without their outputs."""

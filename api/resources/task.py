@@ -1,5 +1,8 @@
 """A single task: reading, cancelling and deleting it."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from falcon.asgi import Request, Response
 
 from api.caller import Caller, caller_of
@@ -13,6 +16,7 @@ from tasks.records import Task
 from tasks.states import FINAL
 
 PATIENCE = 2.0
+T = TypeVar("T")
 
 
 class OneTask:
@@ -80,13 +84,28 @@ async def read_task(desk: Desk, task_id: str, caller: Caller) -> Task:
     Raises:
       NotFound: there is none, or it is another user's.
     """
+    return await read_about(desk, task_id, caller, lambda task: task)
+
+
+async def read_about(desk: Desk, task_id: str, caller: Caller, question: Callable[[Task], T]) -> T:
+    """What ``question`` answers about a task, if the caller may see that.
+
+    It is asked in the thread that looked: to change to a thread and back can take longer than the question.
+
+    Raises:
+      NotFound: there is no such task, or it is another user's.
+    """
     known = parse_id(task_id)
     if known is None:
         raise no_task(task_id)
-    task = await desk.ask(desk.kit.queries.task, known, owner=caller.owner)
-    if task is None:
-        raise no_task(task_id)
-    return task
+
+    def answer() -> T:
+        task = desk.kit.queries.task(known, owner=caller.owner)
+        if task is None:
+            raise no_task(task_id)
+        return question(task)
+
+    return await desk.ask(answer)
 
 
 def no_task(task_id: str) -> NotFound:
