@@ -97,7 +97,7 @@ def run(folder: Path) -> Outcome:
     needed = {one.record: fills[one.record] for one in points}
     figures: dict[str, Figures] = {}
     with (
-        postgres_server() as server,
+        postgres_server(durable=True) as server,
         rabbitmq_server() as node,
         templates(server, needed) as names,
     ):
