@@ -6,6 +6,7 @@ order, and a look at the first few tasks reads a whole backlog. So the indexes o
 condition in words of their own, and what is said in these words is answered by them alone.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 #: For connections that write: rows are found by their indexes, however small Postgres takes a table to be. To
@@ -14,17 +15,24 @@ from typing import Final
 BY_INDEX: Final = "SET enable_seqscan = off; SET random_page_cost = 1.1; SET jit = off"
 #: A statement that was planned when a table was small is planned anew.
 FORGET: Final = "DISCARD PLANS"
-#: Plans are kept for so long where much is recorded, and where fewer verbs than so many came meanwhile:
-BUSY_SECONDS, MANY_VERBS, QUIET_SECONDS = 1.0, 100, 10.0
+#: The sizes of the tables that grow with the tasks, in bytes.
+SIZES: Final = """
+SELECT pg_relation_size('tasks'), pg_relation_size('task_state'), pg_relation_size('attempts'),
+    pg_relation_size('events'), pg_relation_size('tallies')"""
+#: So often the sizes are looked at, and so long plans are kept where nothing grows.
+LOOK_SECONDS, KEPT_SECONDS = 1.0, 10.0
+#: As small as this (some hundred tasks), a table may as well be read as a whole.
+SMALL_BYTES: Final = 64 << 10
 
 
-def are_stale(seconds: float, verbs: int) -> bool:
-    """Whether plans made so long ago, and used for so many verbs, are to be made anew.
+def are_stale(seconds: float, before: Sequence[int], now: Sequence[int]) -> bool:
+    """Whether plans made so long ago, when tables had other sizes, are to be made anew.
 
-    Tables grow as fast as is recorded. To plan costs the next verb more than to be executed: where tasks come
-    one by one that is what they wait for.
+    What is right for a hundred tasks reads all of ten thousand, whoever recorded them; and to plan costs the
+    next verb more than to be executed: where tasks come one by one that is what they wait for.
     """
-    return seconds > (BUSY_SECONDS if verbs >= MANY_VERBS else QUIET_SECONDS)
+    grown = any(size > 2 * max(known, SMALL_BYTES) for known, size in zip(before, now, strict=True))
+    return grown or seconds > KEPT_SECONDS
 
 
 def is_queued(table: str = "s") -> str:

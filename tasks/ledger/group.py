@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import groupby
 from typing import Any
@@ -31,7 +31,7 @@ from tasks.ledger.transaction import (
     Statement,
     Transaction,
 )
-from tasks.plans import BY_INDEX, FORGET, are_stale
+from tasks.plans import BY_INDEX, FORGET, LOOK_SECONDS, SIZES, are_stale
 
 log = logging.getLogger("callboard.ledger")
 
@@ -103,8 +103,8 @@ class Group:
         self._connection: psycopg.Connection[Any] | None = None
         self._failures = 0
         self._known_queues: set[str] = set()
-        self._known_since = self._planned_since = time.monotonic()
-        self._planned_verbs = 0
+        self._known_since = self._planned_since = self._looked_since = time.monotonic()
+        self._planned_sizes: Sequence[int] = (0,) * 5
         self._unhurried = Frequency()
         self._commits = self._verbs = self._largest = 0
         self._thread = threading.Thread(target=self._run, name="callboard-group", daemon=True)
@@ -302,8 +302,13 @@ class Group:
             tx.execute(_OPEN, dispatch, self._owner)
 
     def _forget_stale_plans(self, tx: Transaction) -> None:
-        if are_stale(time.monotonic() - self._planned_since, self._verbs - self._planned_verbs):
-            self._planned_since, self._planned_verbs = time.monotonic(), self._verbs
+        now = time.monotonic()
+        if now - self._looked_since < LOOK_SECONDS:
+            return
+        self._looked_since = now
+        (sizes,) = tx.rows(SIZES)
+        if are_stale(now - self._planned_since, self._planned_sizes, sizes):
+            self._planned_since, self._planned_sizes = now, sizes
             tx.execute(FORGET)
 
     def _tell(self, tx: Transaction) -> None:

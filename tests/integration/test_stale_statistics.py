@@ -1,5 +1,6 @@
-"""Postgres may believe that nothing is queued while a long backlog waits: no verb may read it all then."""
+"""Postgres may believe that nothing is queued, or recorded, while much is: no verb may read it all then."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
@@ -9,6 +10,7 @@ from tasks.database import connect
 from tasks.ledger import Ledger
 from tasks.ledger.transaction import NoOutlet
 from tasks.migrations import migrate
+from tasks.plans import LOOK_SECONDS
 from tasks.queries import Queries
 from tasks.values import Arrival, Claimed, Complete, Hint, Publication
 from tests.benchmarks.records import add_queued
@@ -16,6 +18,8 @@ from tests.support.databases import fresh_database
 from tests.support.waiting import eventually
 
 WAITING, TAKEN, ROUNDS = 4_000, 8, 10
+#: From so many uses on a statement keeps its plan.
+USES = 15
 
 _FINISHED = """
 WITH fill AS (SELECT gen_random_uuid() AS id FROM generate_series(1, 4000)), asked AS (
@@ -30,8 +34,8 @@ SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'task_state
 
 
 @pytest.fixture
-def backlog(postgres_url: str) -> Iterator[str]:
-    """A record that was analysed when all was finished, and has a backlog since."""
+def young(postgres_url: str) -> Iterator[str]:
+    """An empty record that is not analysed by itself."""
     with fresh_database(postgres_url) as url:
         database = connect(url)
         migrate(database)
@@ -39,10 +43,17 @@ def backlog(postgres_url: str) -> Iterator[str]:
         with psycopg.connect(url, autocommit=True) as connection:
             for name in ("tasks", "task_state"):
                 connection.execute(f"ALTER TABLE {name} SET (autovacuum_enabled = off)")
-            connection.execute(_FINISHED)
-            connection.execute("VACUUM ANALYZE")
-        add_queued(url, WAITING, ["default"])
         yield url
+
+
+@pytest.fixture
+def backlog(young: str) -> str:
+    """A record that was analysed when all was finished, and has a backlog since."""
+    with psycopg.connect(young, autocommit=True) as connection:
+        connection.execute(_FINISHED)
+        connection.execute("VACUUM ANALYZE")
+    add_queued(young, WAITING, ["default"])
+    return young
 
 
 def test_a_fetch_and_a_finish_read_only_what_they_take(backlog: str) -> None:
@@ -81,6 +92,22 @@ def test_the_looks_of_a_clock_read_no_backlog(backlog: str) -> None:
         database.close_all()
 
     assert _entries_read(backlog, look) < WAITING
+
+
+def test_plans_that_were_made_for_an_empty_record_are_forgotten_when_others_fill_it(young: str) -> None:
+    def work(ledger: Ledger) -> None:
+        add_queued(young, USES, ["default"])
+        one_by_one(ledger)
+        add_queued(young, WAITING, ["default"])
+        time.sleep(LOOK_SECONDS)
+        one_by_one(ledger)
+
+    def one_by_one(ledger: Ledger) -> None:
+        for _ in range(USES):
+            (claim,) = ledger.fetch(["default"], ["benchmark"], 1).result(10)
+            assert ledger.complete(claim, Complete(claim.id, claim.token, None)).result(10)
+
+    assert _entries_read(young, work) < WAITING
 
 
 def _finish(ledger: Ledger, claims: list[Claimed]) -> None:
