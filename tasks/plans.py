@@ -46,8 +46,11 @@ def is_running(table: str = "s") -> str:
 
 
 def is_unfinished(table: str = "s") -> str:
-    """That a row is in no final state, for a look at many in the order of their ids."""
-    return f"coalesce({table}.status, '') IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')"
+    """That a row is in no final state, for a look at many in the order of their ids.
+
+    In these words `is_queued` does not imply it: else a look at one queue may read what all of them hold.
+    """
+    return f"coalesce({table}.status, 'none') IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')"
 
 
 def distinct(column: str, table: str, where: str) -> str:

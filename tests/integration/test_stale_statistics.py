@@ -94,6 +94,22 @@ def test_the_looks_of_a_clock_read_no_backlog(backlog: str) -> None:
     assert _entries_read(backlog, look) < WAITING
 
 
+def test_a_look_at_a_queue_reads_nothing_of_the_others(young: str) -> None:
+    add_queued(young, WAITING, ["elsewhere"])
+    add_queued(young, TAKEN, ["default"])
+    with psycopg.connect(young, autocommit=True) as connection:
+        connection.execute("ANALYZE")
+
+    def look(_: Ledger) -> None:
+        database = connect(young)
+        queries = Queries(database)
+        for _ in range(ROUNDS):
+            assert queries.backlog(["default"])["default"].waiting == TAKEN
+        database.close_all()
+
+    assert _entries_read(young, look) < WAITING
+
+
 def test_plans_that_were_made_for_an_empty_record_are_forgotten_when_others_fill_it(young: str) -> None:
     def work(ledger: Ledger) -> None:
         add_queued(young, USES, ["default"])
