@@ -78,7 +78,7 @@ POINTS: Final = (
     Point("10-queues", queues=10),
     Point("1000-queues", queues=1_000),
     Point("1KB", payload=1_000),
-    Point("1MB", payload=1_000_000, backlog=600),
+    Point("1MB", payload=1_000_000, backlog=2_400),
 )
 Figures = dict[str, dict[str, list[float]]]
 
