@@ -35,6 +35,7 @@ BENCHMARKS = {  # each module has a `run(folder)` that returns an `Outcome`
     "latency": "tests.benchmarks.latency",
     "library": "tests.benchmarks.library",
     "reads": "tests.benchmarks.reads",
+    "scaling": "tests.benchmarks.scaling",
     "schedules": "tests.benchmarks.schedules",
     "streams": "tests.benchmarks.streams",
     "workers": "tests.benchmarks.workers",

@@ -6,13 +6,13 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 from tests.benchmarks.outcome import Outcome, table
-from tests.support.processes import Installation, installation
+from tests.benchmarks.processors import used
+from tests.support.processes import installation
 from tests.support.servers import free_port, postgres_server, rabbitmq_server
 from tests.support.waiting import eventually
 
@@ -21,7 +21,6 @@ SECONDS, THREADS, REST_SECONDS, PATIENCE_SECONDS = 15.0, 8, 5.0, 90.0
 
 _MORE = "INSERT INTO queues (name) SELECT 'quiet-' || n FROM generate_series(1, %s) AS n RETURNING name"
 _SERVED = "SELECT max(cardinality(queues)) FROM workers WHERE kind = 'worker'"
-_BACKENDS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
 
 
 def run(folder: Path) -> Outcome:
@@ -49,30 +48,11 @@ def _measure(postgres_url: str, broker_url: str | None, queues: int) -> dict[str
         eventually(lambda: (board.value(_SERVED) or 0) >= queues, PATIENCE_SECONDS)
         time.sleep(REST_SECONDS)
         seconds = float(os.environ.get("SECONDS", SECONDS))
-        before, began = _used(board, processes), time.monotonic()
+        before, began = used(board, processes), time.monotonic()
         time.sleep(seconds)
-        after, passed = _used(board, processes), time.monotonic() - began
+        after, passed = used(board, processes), time.monotonic() - began
         shares = {kind: 100 * (after[kind] - before[kind]) / passed for kind in after}
         return shares | {"worker_rss": psutil.Process(processes["worker"]).memory_info().rss / 1e6}
-
-
-def _used(board: Installation, processes: dict[str, int]) -> dict[str, float]:
-    """Seconds of a processor so far: of each process with its children, of our connections to Postgres."""
-    used = {kind: sum(map(_seconds, _family(pid))) for kind, pid in processes.items()}
-    backends = [psutil.Process(pid) for (pid,) in board.rows(_BACKENDS)]
-    nodes = [one for one in psutil.process_iter(["name"]) if one.info["name"] == "beam.smp"]
-    return used | {"postgres": sum(map(_seconds, backends)), "rabbitmq": sum(map(_seconds, nodes))}
-
-
-def _family(pid: int) -> Iterator[psutil.Process]:
-    process = psutil.Process(pid)
-    yield process
-    yield from process.children(recursive=True)
-
-
-def _seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def report(figures: dict[str, dict[str, float]]) -> str:
