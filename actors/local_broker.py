@@ -1,5 +1,6 @@
 """The broker of the embedded default: workers fetch from Postgres by claiming; no RabbitMQ is needed."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -14,6 +15,8 @@ from actors.delivery import Delivery, Slots, message_for
 from actors.errors import BrokerError
 from tasks.ledger import Ledger
 from tasks.values import Claimed, Fetched
+
+log = logging.getLogger("callboard.consumer")
 
 #: How long an idle consumer waits before it looks by itself, in seconds; a notice wakes it at once.
 POLL = 1.0
@@ -78,6 +81,8 @@ class LocalConsumer(Consumer):
         self._broker = broker
         self._fetched: deque[Delivery] = deque()
         self._served_last = ""
+        #: Queues that are asked one by one, since a fetch from all of them failed.
+        self._suspects: deque[str] = deque()
 
     def __next__(self) -> Delivery | None:
         """The next claimed task, or None after an idle moment."""
@@ -98,19 +103,32 @@ class LocalConsumer(Consumer):
     def _fetch(self, free: int) -> float | None:
         """Claim work for so many threads; in how many seconds there may be more, if that is known."""
         self._broker.woken.clear()
-        types = sorted(self._broker.get_declared_actors())
         claims: list[Claimed] = []
         try:
             if not self._broker.stopping.is_set():  # it may have been long until a slot was free
-                asked = self._broker.ledger.fetch(self._broker.only, types, free, self._served_last)
-                claims = self._claimed(asked)
+                claims = self._ask(free)
         finally:
             self._broker.slots.give(free - len(claims))
         self._served_last = claims[-1].queue if claims else ""
         self._fetched.extend(Delivery(message_for(claim), claim) for claim in claims)
         for queue in {claim.queue for claim in claims}:  # it may have come into being a moment ago
             self._broker.declare_queue(queue)
+        if self._suspects:
+            return 0.0
         return claims.again_in if isinstance(claims, Fetched) else None
+
+    def _ask(self, free: int) -> list[Claimed]:
+        """Claim work from all queues, or, after an error, from each alone: one must not stop the others."""
+        queues = [self._suspects.popleft()] if self._suspects else self._broker.only
+        types = sorted(self._broker.get_declared_actors())
+        try:
+            return self._claimed(self._broker.ledger.fetch(queues, types, free, self._served_last))
+        except Exception as error:
+            whose = "all queues" if queues is None else ", ".join(queues)
+            log.warning("tasks of %s could not be claimed: %s", whose, error)
+            if queues is None or len(queues) > 1:
+                self._suspects.extend(sorted(self._broker.queues if queues is None else queues))
+            return []
 
     def _claimed(self, fetched: "Future[list[Claimed]]") -> list[Claimed]:
         try:

@@ -5,6 +5,7 @@ value here, and the acknowledgement waits for its commit.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from typing import Any, Protocol
@@ -92,8 +93,10 @@ class RecordedCall:
         return list(self._running.values())
 
     def wait_until_recorded(self, timeout: float) -> None:
-        """Wait until the outcomes of all calls that are over are committed."""
-        wait(list(self._unrecorded), timeout)
+        """Wait until the outcomes of all calls that are over are committed, or those recorded instead."""
+        until = time.monotonic() + timeout
+        while (unrecorded := list(self._unrecorded)) and (left := until - time.monotonic()) > 0:
+            wait(unrecorded, left)
 
     def __call__(self, delivery: Delivery) -> None:
         """Run one delivery to its verdict and queue the record; the acknowledgement follows the commit."""

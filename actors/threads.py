@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from heapq import heapify
+from typing import Any
 
 import dramatiq
 from dramatiq.broker import MessageProxy
@@ -30,22 +31,35 @@ class CrewThread(WorkerThread):
         self.in_hand = None
 
 
+class OneForAll(dict[str, ConsumerThread]):
+    """Consumers by their queue, of which there is only one: it is that of any queue."""
+
+    def __missing__(self, queue_name: str) -> ConsumerThread:
+        """The only one."""
+        for consumer in self.values():
+            return consumer
+        raise KeyError(queue_name)
+
+
 class Crew(dramatiq.Worker):
     """A Dramatiq worker whose dead threads can be replaced.
 
     Where the broker's consumers are ``for_all_queues``, one of them serves all: Dramatiq has one for each.
     """
 
-    for_all_queues = False
+    def __init__(self, broker: dramatiq.Broker, *, for_all_queues: bool = False, **options: Any) -> None:
+        super().__init__(broker, **options)
+        self._for_all_queues = for_all_queues
+        self.consumers = OneForAll() if for_all_queues else {}
 
     def replace_the_dead(self) -> None:
         """Replace the threads that died since the last time; to be called now and then."""
         for thread in list(self.workers):
             if not thread.is_alive():
                 self._replace_worker(thread)
-        for consumer in set(self.consumers.values()):
+        for queue_name, consumer in list(self.consumers.items()):
             if not consumer.is_alive():
-                self._replace_consumer(consumer)
+                self._replace_consumer(queue_name, consumer)
 
     def give_back(self, older_than: float) -> None:
         """Give back what has waited for a thread for so many seconds: other processes may have one."""
@@ -60,9 +74,7 @@ class Crew(dramatiq.Worker):
             self.consumers[item.message.queue_name].post_process_message(item.message)
 
     def _add_consumer(self, queue_name: str, *, delay: bool = False) -> None:
-        if self.for_all_queues and self.consumers:
-            self.consumers.setdefault(queue_name, next(iter(self.consumers.values())))
-        else:
+        if not (self._for_all_queues and self.consumers):
             super()._add_consumer(queue_name, delay=delay)
 
     def _add_worker(self) -> None:
@@ -83,19 +95,18 @@ class Crew(dramatiq.Worker):
         self._add_worker()  # may fail now, for want of memory: then the dead one is found again
         self.workers.remove(dead)
 
-    def _replace_consumer(self, dead: ConsumerThread) -> None:
-        whose = "all queues" if self.for_all_queues else dead.queue_name
+    def _replace_consumer(self, queue_name: str, dead: ConsumerThread) -> None:
+        whose = "all queues" if self._for_all_queues else queue_name
         log.error("the consumer of %s died and is replaced", whose)
         successor = ConsumerThread(
             broker=self.broker,
-            queue_name=dead.queue_name,
+            queue_name=queue_name,
             prefetch=dead.prefetch,
             work_queue=self.work_queue,
             worker_timeout=self.worker_timeout,
         )
         successor.consumer = dead.consumer  # worker threads go on to finish what it delivered
-        for queue_name in [name for name, one in list(self.consumers.items()) if one is dead]:
-            self.consumers[queue_name] = successor
+        self.consumers[queue_name] = successor
         try:
             dead.close()  # its unacknowledged messages come back by that
         except Exception:

@@ -111,9 +111,9 @@ class Worker:
             queues=set(options.queues) or None,
             worker_threads=options.threads,
             worker_timeout=100,
+            for_all_queues=isinstance(self._broker, LocalBroker),
         )
         self._dramatiq.queue_prefetch = options.threads
-        self._dramatiq.for_all_queues = isinstance(self._broker, LocalBroker)
 
     def start(self) -> "Worker":
         """Take the lease, declare the actors, and begin to claim."""

@@ -91,7 +91,11 @@ def in_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
 def _tell(connection: psycopg.Connection[Any], command: bytes) -> None:
     result = connection.pgconn.exec_(command)
     if result.status != pq.ExecStatus.COMMAND_OK:
-        raise psycopg.errors.error_from_result(result)
+        error = psycopg.errors.error_from_result(result)
+        # Without a state it comes from the driver: the connection is lost, and psycopg calls that so.
+        raise error if error.sqlstate else psycopg.OperationalError(str(error))
+    if result.command_status != command:  # Postgres rolls a transaction back in which something failed
+        raise psycopg.InternalError(f"{command.decode()} was answered by {result.command_status!r}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +39,8 @@ ACK_SECONDS = 0.02
 CALM_SECONDS = 5.0
 REFUSED_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
+#: After so long what somebody held is claimed again.
+HELD_SECONDS = 0.005
 
 
 #: What became of claims: None for a task that somebody else holds just now.
@@ -64,13 +67,6 @@ class _Arrived(msgspec.Struct, frozen=True):
 
     tag: int
     named: Named
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    """Arrivals whose claims are being recorded."""
-
-    batch: list[_Arrived]
-    answer: "Future[Answers]"
 
 
 class RabbitDelivery(Delivery):
@@ -261,69 +257,81 @@ class RabbitConsumer(Consumer):
             self._intake.slots.give(len(unknown))
             for one in unknown:
                 self._postpone(one)
+            waiting = len(self._arrived)
             if known:
                 self._claim(known)
-            if self._claimed:
+            some_are_held = len(self._arrived) > waiting
+            if some_are_held and not self._claimed:
+                self._intake.stopping.wait(HELD_SECONDS)
+            if some_are_held or self._claimed:
                 return
 
-    def _claim(self, batch: "list[_Arrived]") -> None:
-        pending = deque([self._asked(batch)])
+    def _claim(self, batch: list[_Arrived]) -> None:
+        """Claim arrivals, each of which has a slot: all at once, or, where one spoils that, one by one."""
+        undecided = deque(batch)
         try:
-            while pending and self._is_answered(pending[0].answer):
-                left = self._sort(pending[0])
-                pending.popleft()
-                pending.extend(self._asked(some) for some in left)
-        finally:  # if this thread is ended in the middle, or stops: nobody else knows of these claims
-            for asked in pending:
-                self._intake.slots.give(len(asked.batch))
-                asked.answer.add_done_callback(self._hand_back)
+            try:
+                self._decide(undecided, len(batch))
+            except Exception as error:
+                log.info("claims are tried one by one, since all at once they failed: %s", error)
+                while undecided and not self._intake.stopping.is_set():
+                    self._decide_alone(undecided)
+        finally:  # this thread is ended in the middle, or stops
+            self._intake.slots.give(len(undecided))
 
-    def _asked(self, batch: "list[_Arrived]") -> "_Asked":
-        return _Asked(batch, self._intake.claim([one.named.arrival for one in batch]))
+    def _decide(self, undecided: deque[_Arrived], count: int) -> None:
+        """See to the first ``count`` arrivals, as the ledger answers; to none if this process must stop."""
+        answers = self._answers([one.named.arrival for one in islice(undecided, count)])
+        try:
+            while answers:
+                self._see_to(undecided.popleft(), answers.popleft())
+        finally:  # if this thread is ended in the middle, nobody else knows of the other claims
+            self._give_back(answers)
 
-    def _is_answered(self, future: "Future[Answers]") -> bool:
-        """Wait for the ledger, which waits for Postgres; who stops waits no longer."""
-        while not future.done():
-            if wait([future], STEP_SECONDS).not_done and self._intake.stopping.is_set():
-                return False
-        return True
+    def _decide_alone(self, undecided: deque[_Arrived]) -> None:
+        one = undecided[0]
+        try:
+            self._decide(undecided, 1)
+        except Exception as error:
+            log.warning(
+                "task %s could not be claimed, its message waits: %s", one.named.arrival.task_id, error
+            )
+            undecided.popleft()
+            self._intake.slots.give()
+
+    def _answers(self, arrivals: Sequence[Arrival]) -> deque[Claimed | Refused | None]:
+        """The ledger's answers, for which it waits for Postgres; none if this process must stop first."""
+        future = self._intake.claim(arrivals)
+        try:
+            while not future.done():
+                if wait([future], STEP_SECONDS).not_done and self._intake.stopping.is_set():
+                    future.add_done_callback(self._hand_back)
+                    return deque()
+            return deque(future.result())
+        except BaseException:  # this thread is ended while it waits: nobody else knows of these claims
+            future.add_done_callback(self._hand_back)
+            raise
 
     def _hand_back(self, future: "Future[Answers]") -> None:
-        for outcome in () if future.exception() else future.result():
-            if isinstance(outcome, Claimed):
-                self._intake.release(outcome)
+        self._give_back(() if future.exception() else future.result())
 
-    def _sort(self, asked: "_Asked") -> "list[list[_Arrived]]":
-        """See to what was claimed and what was refused; what is to be asked for again, and with which others.
+    def _give_back(self, answers: Iterable[Claimed | Refused | None]) -> None:
+        for answer in answers:
+            if isinstance(answer, Claimed):
+                self._intake.release(answer)
 
-        A claim that cannot be recorded is tried without the others: they have done nothing wrong.
-        """
-        try:
-            answers = asked.answer.result()
-        except Exception as error:
-            if len(asked.batch) > 1:
-                return [[one] for one in asked.batch]
-            self._intake.slots.give()
-            log.warning(
-                "task %s could not be claimed, its message waits: %s",
-                asked.batch[0].named.arrival.task_id,
-                error,
-            )
-            return []
-        for one, outcome in zip(asked.batch, answers, strict=True):
-            if isinstance(outcome, Claimed):
-                call = call_of(self.queue_name, one.named)
-                self._claimed.append(RabbitDelivery(call, outcome, self, one.tag))
-            elif outcome is not None:
-                self._refuse(one, outcome)
-        held = [one for one, outcome in zip(asked.batch, answers, strict=True) if outcome is None]
-        return [held] if held else []
-
-    def _refuse(self, one: _Arrived, refused: Refused) -> None:
+    def _see_to(self, one: _Arrived, answer: Claimed | Refused | None) -> None:
+        if isinstance(answer, Claimed):
+            call = call_of(self.queue_name, one.named)
+            self._claimed.append(RabbitDelivery(call, answer, self, one.tag))
+            return
         self._intake.slots.give()
+        if answer is None:  # somebody holds it just now: it keeps no other one waiting
+            self._arrived.appendleft(one)
+            return
         self._acks.done(one.tag)
-        if refused.reason == "running":
-            self._take_over(refused)
+        if answer.reason == "running":
+            self._take_over(answer)
 
     def _take_over(self, refused: Refused) -> None:
         try:

@@ -225,10 +225,7 @@ class Ledger(Upkeep, Calling, Letters, Steering, strays.Strays, Scheduling):
     # --- working ---------------------------------------------------------------------------------
 
     def claim(self, arrivals: Sequence[Arrival]) -> Future[list[Claimed | Refused | None]]:
-        """Claim the tasks that messages name. None for one that somebody holds just now: claim it again.
-
-        While all of them are held the answer waits.
-        """
+        """Claim the tasks that messages name. None for one that somebody holds just now: claim it again."""
         wanted = [claims.Wanted(one.task_id, one.dispatch, claims.new_token()) for one in arrivals]
         return self._group.add("claim", claims.Claim(wanted), rows=len(wanted))
 

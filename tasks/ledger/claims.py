@@ -198,17 +198,16 @@ FROM locked WHERE s.id = locked.id RETURNING s.id, {PLACE}"""
 
 
 def claim(tx: Transaction, items: Sequence[Claim]) -> list[object]:
-    """Claim what arrived: for each task a Claimed, a Refused, or None if it is locked.
+    """Claim what arrived: for each task a Claimed, a Refused, or None if somebody holds it just now.
 
-    SKIPPED if all of a verb's are locked: that verb waits. The same message twice is claimed once.
+    The same message twice is claimed once.
     """
     answers = iter(_claim(tx, [one for item in items for one in item.wanted]))
-    return [_unless_all_locked([next(answers) for _ in item.wanted]) for item in items]
+    return [[_unless_held(next(answers)) for _ in item.wanted] for item in items]
 
 
-def _unless_all_locked(answers: Sequence[object]) -> object:
-    got = [None if answer is SKIPPED else answer for answer in answers]
-    return SKIPPED if all(answer is None for answer in got) else got
+def _unless_held(answer: object) -> object:
+    return None if answer is SKIPPED else answer
 
 
 def _claim(tx: Transaction, items: Sequence[Wanted]) -> list[object]:
@@ -279,18 +278,23 @@ def fetch(tx: Transaction, items: Sequence[Fetch]) -> list[object]:
             _fetch(tx, item, catch)
         claimed = with_states(tx, [_claimed(row) for row in catch.rows])
         _start_runs(tx, claimed)
-        outcomes.append(Fetched(claimed, catch.again_in) if claimed or not catch.saw_others else SKIPPED)
+        if claimed or not catch.saw_others:
+            outcomes.append(Fetched(claimed, catch.again_in))
+        else:  # who comes first next time is whom this one kept waiting
+            item.after = catch.last
+            outcomes.append(SKIPPED)
     return outcomes
 
 
 class _Catch(msgspec.Struct):
     """What a fetch got: rows of claims, whether there were others, and when to look again.
 
-    And the ``allowances`` of the steered queues among those it looked at last.
+    And the ``last`` queue that it looked at, and the ``allowances`` of the steered ones among those.
     """
 
     rows: list[Any]
     saw_others: bool = False
+    last: str = ""
     again_in: float | None = None
     allowances: dict[str, Allowance] = {}
 
@@ -326,6 +330,7 @@ def _find(tx: Transaction, item: Fetch, catch: _Catch) -> list[Any]:
             if wanted and turn.outlook.is_steered:
                 wanted = min(wanted, _allowed(tx, turn.queue, catch))
             if wanted:
+                catch.last = turn.queue
                 rows += _find_in(tx, item, turn.queue, wanted, turn.outlook)
         if rows:
             break

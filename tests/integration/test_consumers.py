@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -52,6 +53,7 @@ class Desk:
         self.batches: list[list[UUID]] = []
         self.answers: dict[UUID, Claimed | Refused] = {}
         self.wrong: dict[UUID, Exception] = {}
+        self.held: set[UUID] = set()
         self.postponed: list[Arrival] = []
         self.postponing: Future[bool] = Future()
         self.intake = Intake(
@@ -72,8 +74,10 @@ class Desk:
         for wrong in [self.wrong[one.task_id] for one in arrivals if one.task_id in self.wrong][:1]:
             self.asked[-1].set_exception(wrong)
             return self.asked[-1]
-        if any(one.task_id in self.answers for one in arrivals):
-            self.asked[-1].set_result([self.answers.get(one.task_id) for one in arrivals])
+        if any(one.task_id in self.answers or one.task_id in self.held for one in arrivals):
+            self.asked[-1].set_result(
+                [None if one.task_id in self.held else self.answers.get(one.task_id) for one in arrivals]
+            )
         return self.asked[-1]
 
     def _postpone(self, arrival: Arrival, seconds: float) -> "Future[bool]":
@@ -127,6 +131,15 @@ def test_a_consumer_that_waits_for_messages_hears_at_once_that_it_must_stop(
     waiting.join(1)
     assert not waiting.is_alive()
     consumer.close()
+
+
+def together(office: Office, queue: str, size: int) -> list[Hint]:
+    """Publish so many tasks in one message."""
+    hints = batch(queue, size)
+    office.publisher.share(hints[0].dispatch, 16)
+    office.publish(hints)
+    eventually(lambda: hints[0].dispatch in office.confirmed)
+    return hints
 
 
 def test_a_consumer_that_must_stop_does_not_wait_for_a_claim_and_gives_it_back_when_it_comes(
@@ -184,26 +197,52 @@ def test_of_what_arrived_together_only_what_is_held_or_wrong_has_to_wait(
     # Given four tasks in one message: two can be claimed, one is held by somebody, one cannot be recorded
     desk = Desk(rabbit_node.url, threads=4)
     good, other, held, wrong = hints = batch(queue, 4)
-    desk.answers = {good.task_id: a_claim(), other.task_id: a_claim()}
+    desk.answers = {one.task_id: a_claim() for one in (good, held, other)}
+    desk.held = {held.task_id}
     desk.wrong = {wrong.task_id: ValueError("it cannot be recorded")}
     office.publisher.share(hints[0].dispatch, 16)
     office.publish(hints)
     consumer = RabbitConsumer(desk.intake, queue, prefetch=4, timeout=0.05)
-    taken: list[RabbitDelivery] = []
-    taking = threading.Thread(target=lambda: taken.extend(claimed(consumer, 3)))
-    # When they arrive
-    taking.start()
-    # Then each is asked for alone, since one spoils the batch, and those after the held one wait for it
-    eventually(lambda: len(desk.batches) == 5)
-    assert sorted(desk.batches[1:]) == sorted([one.task_id] for one in hints)
-    claim = a_claim()
-    desk.asked[desk.batches.index([held.task_id])].set_result([claim])
-    # and all that can be claimed is worked on; only the message of the wrong one stays
-    taking.join(10)
-    assert {one.claim.id for one in taken} == {claim.id, *(one.id for one in desk.answers.values())}
+    # When they arrive, then each is asked for alone, since one spoils the batch, and two can be worked on
+    taken = claimed(consumer, 2)
+    assert [one.message_id for one in taken] == [str(good.task_id), str(other.task_id)]
+    assert desk.batches[1:5] == [[one.task_id] for one in hints]
+    assert desk.slots.held == 2
+    # and what is held is claimed as soon as it is let go; only the message of the wrong one stays
+    desk.held.clear()
+    taken += claimed(consumer, 1)
+    assert taken[-1].message_id == str(held.task_id)
     assert desk.slots.held == 3
     consumer.close()
     assert count(rabbit_node.url, queue) == 1
+
+
+def test_a_consumer_that_is_ended_amid_its_claims_keeps_no_slot_and_no_claim_but_those_it_has_yielded(
+    rabbit_node: RabbitNode, office: Office, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given six tasks that are claimed by one verb
+    desk = Desk(rabbit_node.url, threads=6)
+    hints = together(office, queue, 6)
+    desk.answers = {one.task_id: a_claim() for one in hints}
+    consumer = RabbitConsumer(desk.intake, queue, prefetch=4, timeout=0.05)
+    see_to = consumer._see_to
+
+    # When its thread is ended after it has seen to two of them
+    def see_to_two(one: Any, answer: Any) -> None:
+        if len(consumer._claimed) == 2:
+            raise SystemExit
+        see_to(one, answer)
+
+    monkeypatch.setattr(consumer, "_see_to", see_to_two)
+    with pytest.raises(SystemExit):
+        claimed(consumer, 6)
+    # Then the claims behind the one that it was at are given back, and their slots
+    assert [claim.id for claim in desk.released] == [desk.answers[one.task_id].id for one in hints[3:]]
+    assert desk.slots.held == 3
+    # and those that it had seen to as soon as it is closed
+    consumer.close()
+    assert len(desk.released) == 5
+    assert desk.slots.held == 1
 
 
 def test_a_message_of_which_some_tasks_run_here_is_given_back_once_for_the_others(
@@ -226,15 +265,6 @@ def test_a_message_of_which_some_tasks_run_here_is_given_back_once_for_the_other
     consumer.close()
     [(_, _, message)] = messages(rabbit_node.url, queue)
     assert message.args == tuple(str(one.task_id) for one in hints)
-
-
-def together(office: Office, queue: str, size: int) -> list[Hint]:
-    """Publish so many tasks in one message."""
-    hints = batch(queue, size)
-    office.publisher.share(hints[0].dispatch, 16)
-    office.publish(hints)
-    eventually(lambda: hints[0].dispatch in office.confirmed)
-    return hints
 
 
 def test_when_the_connection_breaks_amid_a_message_of_several_tasks_the_others_come_again(

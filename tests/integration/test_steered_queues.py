@@ -19,7 +19,7 @@ from tasks.queries import Queries
 from tasks.queues import QueueQueries
 from tasks.records import Queue, RateLimit
 from tasks.values import Arrival, Claimed, Complete, Fetched, Hint, NewTask, Publication, Refused, TaskError
-from tests.support.claims import claim_each, only
+from tests.support.claims import claim_each
 from tests.support.waiting import eventually
 
 QUEUE, TYPE = "narrow", "work"
@@ -201,9 +201,10 @@ def test_processes_that_claim_at_once_never_take_more_places_than_there_are(desk
     arrivals = desk.sent_by_force(ids[:20])
 
     # When two processes claim and fetch at the same time
-    futures = [(desk.ledger, desk.other)[n % 2].claim([one]) for n, one in enumerate(arrivals)]
+    ledgers = [desk.ledger, desk.other] * 10
+    futures = [ledger.claim([one]) for ledger, one in zip(ledgers, arrivals, strict=True)]
     fetched = [ledger.fetch([QUEUE], [TYPE], 3) for ledger in (desk.ledger, desk.other) * 5]
-    claims = [one for one in map(only, futures) if isinstance(one, Claimed)]
+    claims = [one for future in futures for one in future.result(20) if isinstance(one, Claimed)]
     claims += [one for future in fetched for one in future.result(20)]
     claims += desk.fetch(20)
 

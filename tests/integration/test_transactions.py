@@ -1,6 +1,7 @@
 """A transaction on a connection of one's own: committed as a whole, or not at all."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -78,3 +79,16 @@ def test_a_connection_that_is_lost_is_an_error(
         lose()
 
     assert connection.closed
+
+
+def test_what_postgres_rolled_back_is_not_taken_for_committed(connection: "psycopg.Connection[Any]") -> None:
+    # When an error is passed over, and the transaction goes on to its end
+    with (
+        pytest.raises(psycopg.InternalError, match="COMMIT was answered by"),
+        in_transaction(connection),
+        suppress(psycopg.errors.DivisionByZero),
+    ):
+        connection.execute("INSERT INTO kept VALUES (1)")
+        connection.execute("SELECT 1 / 0")
+    # Then its caller hears that nothing of it is there
+    assert _kept(connection) == []

@@ -82,11 +82,35 @@ def test_a_worker_for_some_queues_hears_only_of_those() -> None:
     assert ledger.asked == [(["mail"], "")]
 
 
-def _answer(ledger: StandingLedger, claims: list[Claimed], consumer: LocalConsumer) -> None:
-    """Have the consumer fetch, and get these claims; it yields the first of them."""
+def _answer(ledger: StandingLedger, claims: list[Claimed] | Exception, consumer: LocalConsumer) -> None:
+    """Have the consumer fetch, and get these claims; it yields the first of them. Or let that fail."""
     count = len(ledger.fetched)
     fetching = threading.Thread(target=lambda: next(consumer))
     fetching.start()
     eventually(lambda: len(ledger.fetched) > count)
-    ledger.fetched[-1].set_result(claims)
+    if isinstance(claims, Exception):
+        ledger.fetched[-1].set_exception(claims)
+    else:
+        ledger.fetched[-1].set_result(claims)
     fetching.join(5)
+
+
+def test_an_error_in_one_queue_does_not_stop_the_others() -> None:
+    # Given three queues, of which one has something that cannot be claimed
+    ledger: Any = StandingLedger()
+    broker = LocalBroker(ledger, Slots(2))
+    for queue in ("mail", "broken", "heavy"):
+        broker.declare_queue(queue)
+    consumer = broker.consume("default")
+    # When a fetch from all of them fails
+    _answer(ledger, ValueError("it cannot be read"), consumer)
+    assert broker.slots.held == 0
+    # Then each is asked by itself, and the others are served
+    _answer(ledger, ValueError("it cannot be read"), consumer)
+    _answer(ledger, [a_claim(queue="heavy")], consumer)
+    _answer(ledger, [], consumer)
+    assert broker.slots.held == 1
+    assert [queues for queues, _ in ledger.asked] == [None, ["broken"], ["heavy"], ["mail"]]
+    # and afterwards all at once again
+    _answer(ledger, [], consumer)
+    assert ledger.asked[-1][0] is None
