@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playhouse.pool import PooledPostgresqlDatabase
 
+from tasks.ledger import concurrency
 from tasks.ledger.turns import AT_ONCE
 from tasks.values import Claimed, NewTask
 from tests.support.callbacks import Record
@@ -74,3 +75,16 @@ def test_a_worker_for_some_queues_gets_tasks_of_those_alone(record: Record) -> N
     submit(record, "a", "b", "c", count=2)
     assert by_queue(fetch(record, 10, only=["c", "a"])) == {"a": 2, "c": 2}
     assert fetch(record, 10, "b", only=["a"]) == []
+
+
+def test_a_key_that_is_judged_elsewhere_keeps_no_other_queue_waiting(record: Record) -> None:
+    # Given a task whose key another process judges just now, in the queue that comes first
+    keyed = NewTask(task_type="work", queue_name="a", concurrency=1, concurrency_key="k")
+    record.ledger.submit([keyed]).result(10)
+    submit(record, "b")
+    with record.sql.transaction():
+        name = concurrency._lock_of("k")
+        record.sql.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+        # When there is a place for one task, then it is that of the next queue
+        assert [claim.queue for claim in fetch(record, 1)] == ["b"]
+    assert [claim.queue for claim in fetch(record, 1)] == ["a"]
