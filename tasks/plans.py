@@ -20,7 +20,7 @@ SIZES: Final = """
 SELECT pg_relation_size('tasks'), pg_relation_size('task_state'), pg_relation_size('attempts'),
     pg_relation_size('events'), pg_relation_size('tallies')"""
 #: So often the sizes are looked at, and so long plans are kept where nothing grows.
-LOOK_SECONDS, KEPT_SECONDS = 1.0, 10.0
+LOOK_SECONDS, KEPT_SECONDS = 1.0, 60.0
 #: As small as this (some hundred tasks), a table may as well be read as a whole.
 SMALL_BYTES: Final = 64 << 10
 
