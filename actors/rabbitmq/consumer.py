@@ -296,8 +296,9 @@ class RabbitConsumer(Consumer):
             log.warning(
                 "task %s could not be claimed, its message waits: %s", one.named.arrival.task_id, error
             )
-            undecided.popleft()
-            self._intake.slots.give()
+            if undecided and undecided[0] is one:
+                undecided.popleft()
+                self._intake.slots.give()
 
     def _answers(self, arrivals: Sequence[Arrival]) -> deque[Claimed | Refused | None]:
         """The ledger's answers, for which it waits for Postgres; none if this process must stop first."""
