@@ -46,7 +46,7 @@ def test_no_finished_stage_runs_again_and_all_chunks_get_their_new_vectors_thoug
                 worker.kill()
                 kills += 1
                 worker = start_worker(board, server)
-        assert kills >= 2  # a quick worker may finish several stages between two looks
+        assert kills >= 4
         # Then every chunk has a new vector, once, and no former one is left
         done = board.finished(run)
         assert done.status == "completed", done.error
